@@ -71,8 +71,8 @@ def build_model(tokenizer, seed: int = 0):
             projection_dim=WIDTH,
         )
     )
-    # With transformers' own 0.02 the towers see where a patch is at a sixteenth of the loudness
-    # of what it shows, and left and right stayed at chance after 800 steps.
+    # With transformers' own 0.02 left and right were at chance after 800 steps. This start
+    # alone did not cure it (still at chance at 1,478); `learn_labels` did.
     torch.nn.init.normal_(model.vision_model.embeddings.position_embedding.weight, std=PLACE_STD)
     return model
 
@@ -116,7 +116,8 @@ def grid_scene(index: int, seed: int = 0):
     """Scene of grid picture `index`: twelve in a row differ in shape and position only.
 
     Shape and position are the hard ones: among random pictures neither tower gains by telling
-    them before the other does, and after 800 steps the text tower had dropped both.
+    them before the other does: after 800 steps a probe of the text tower read shape at 0.59
+    and position at 0.35, which is chance.
     """
     shapes, positions = ATTRIBUTES["shape"], ATTRIBUTES["position"]
     attempt = 0
