@@ -148,7 +148,7 @@ def show(images, titles=None, rows=None, cols=None, path=None, inches: float = 1
             if image is not None:
                 image = open_image(image) if isinstance(image, str | Path) else image
                 axes[y, x].imshow(image, interpolation="bicubic")
-            head = [cols[x]] if cols and y == 0 else []
+            head = textwrap.wrap(str(cols[x]), wrap) if cols and y == 0 else []
             axes[y, x].set_title("\n".join(head + textwrap.wrap(str(labels[y][x]), wrap)))
     for y, label in enumerate(rows or []):
         text = textwrap.fill(str(label), wrap)

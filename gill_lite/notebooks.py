@@ -1,12 +1,16 @@
 """Notebooks as files: execute them headless, clean them for committing, check their form."""
 
 import os
+import re
 import sys
 import tempfile
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from gill_lite.errors import GillError
-from gill_lite.evaluate.provenance import repository_root
+from gill_lite.evaluate.provenance import repository_root, usable_cores
 from gill_lite.files import write_text
 
 KERNEL_START_SECONDS = 300  # on a busy machine a kernel may need more than the usual minute
@@ -15,6 +19,7 @@ MAX_NOTEBOOK_BYTES = 400_000
 MAX_TOTAL_BYTES = 4_000_000
 OPENING = ("you will do", "learn", "need")
 CLOSING = ("recap", "paper versus code", "go further")
+MEASURED = re.compile(r"^\*\*Measured:\*\*.*$", re.MULTILINE)
 
 
 def execute(source: Path, output: Path, parameters: dict, progress: bool = True) -> None:
@@ -98,8 +103,10 @@ def refresh(folder: Path | None = None) -> list[Path]:
     for path in paths:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             executed = Path(scratch) / path.name
-            execute(path, executed, {})
+            with measuring() as cost:
+                execute(path, executed, {})
             normalise(executed)
+            _write_measured(executed, cost)
             if found := problems(executed):
                 raise GillError(f"{path.name} {found[0]}: mend it and run `make notebooks` again.")
             os.replace(executed, path)
@@ -107,6 +114,52 @@ def refresh(folder: Path | None = None) -> list[Path]:
     if total > MAX_TOTAL_BYTES:
         raise GillError(f"the notebooks take {total} bytes, more than {MAX_TOTAL_BYTES}.")
     return paths
+
+
+@contextmanager
+def measuring():
+    """Fills a dict with the `seconds` and the `memory_gb` that the block's kernels took at most."""
+    import psutil
+
+    cost, done = {"seconds": 0.0, "memory_gb": 0.0}, threading.Event()
+
+    def watch():
+        while not done.wait(0.2):
+            kernels = psutil.Process().children(recursive=True)
+            held = sum(_resident(kernel) for kernel in kernels) / 2**30
+            cost["memory_gb"] = max(cost["memory_gb"], held)
+
+    watcher, began = threading.Thread(target=watch, daemon=True), time.monotonic()
+    watcher.start()
+    try:
+        yield cost
+    finally:
+        done.set()
+        watcher.join()
+        cost["seconds"] = time.monotonic() - began
+
+
+def _resident(process) -> int:
+    """Bytes a process holds; 0 for one that has just ended."""
+    import psutil
+
+    try:
+        return process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _write_measured(path: Path, cost: dict) -> None:
+    """Put what a run took into the line of the first cell that is there for it."""
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    line = (
+        f"**Measured:** {cost['seconds']:.0f} seconds and {cost['memory_gb']:.1f} GB of memory at "
+        f"the defaults, on {usable_cores()} cores without a GPU."
+    )
+    notebook.cells[0].source = MEASURED.sub(line, notebook.cells[0].source)
+    write_text(path, nbformat.writes(notebook).rstrip() + "\n")
 
 
 def _problems_of_parameters(cells) -> list[str]:
@@ -126,6 +179,8 @@ def _problems_of_text(cells) -> list[str]:
     if not text:
         return ["has no text"]
     found = [f"does not open with '{word}'" for word in OPENING if word not in text[0]]
+    if not MEASURED.search(cells[0].source):
+        found.append("has no line for the measured time and memory")
     return found + [f"does not close with '{word}'" for word in CLOSING if word not in text[-1]]
 
 

@@ -1,6 +1,7 @@
 """The course's notebooks keep their form, and the tools that enforce it can tell."""
 
 import base64
+import re
 from pathlib import Path
 
 import nbformat
@@ -17,7 +18,9 @@ COMMITTED = sorted((ROOT / "notebooks").glob("*.ipynb"))
 def good_notebook():
     """The smallest notebook that keeps every rule, as executed."""
     cells = [
-        new_markdown_cell("# Try\nWhat you will do, what you will learn, what you need."),
+        new_markdown_cell(
+            "# Try\nWhat you will do, what you will learn, what you need.\n**Measured:** not yet"
+        ),
         new_code_cell("flag = False  # whether", execution_count=1),
         new_code_cell(
             "from gill_lite import lab\nlab.validate_parameters({'flag': False}, globals())",
@@ -74,6 +77,10 @@ def break_opening(nb):
     nb.cells[0].source = "# Try"
 
 
+def break_measured(nb):
+    nb.cells[0].source = nb.cells[0].source.replace("**Measured:**", "")
+
+
 def break_closing(nb):
     nb.cells[-1].source = "Recap."
 
@@ -110,6 +117,7 @@ def break_size(nb):
         (break_validation, "does not validate"),
         (break_comment, "without a comment"),
         (break_opening, "does not open"),
+        (break_measured, "no line for the measured time"),
         (break_closing, "does not close"),
         (break_length, "21 lines"),
         (break_order, "top to bottom"),
@@ -166,7 +174,12 @@ def test_refresh_executes_and_cleans(tmp_path):
     path = saved(notebook, tmp_path)
     assert notebooks.refresh(tmp_path) == [path]
     assert notebooks.problems(path) == []
-    assert nbformat.read(path, as_version=4).cells[3].outputs[0].text == "False\n"
+    executed = nbformat.read(path, as_version=4)
+    assert executed.cells[3].outputs[0].text == "False\n"
+    seconds, gigabytes = re.search(
+        r"\*\* (\d+) seconds and ([\d.]+) GB", executed.cells[0].source
+    ).groups()
+    assert 0 < int(seconds) < 300 and 0 < float(gigabytes) < 2, "a bare kernel"
     assert list(tmp_path.iterdir()) == [path], "no scratch is left behind"
 
 

@@ -57,7 +57,7 @@ def hardware() -> dict:
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor_name(),
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": _gpu_name(),
     }
@@ -102,7 +102,8 @@ def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
