@@ -34,7 +34,7 @@ lab: $(STAMP) ## open the course in JupyterLab
 demo: $(STAMP) ## talk to the model in the terminal
 	$(BIN)/gill-lite chat
 
-pretrain: $(STAMP) ## train the mini world's backbones from scratch into runs/pretrain (about 2 hours)
+pretrain: $(STAMP) ## train the mini world's backbones from scratch into runs/pretrain (hours; goes on where it was stopped)
 	$(BIN)/gill-lite pretrain -o runs/pretrain/mini --work-dir runs/pretrain/work
 
 notebooks: $(STAMP) ## execute every notebook anew and clean its metadata, for committing

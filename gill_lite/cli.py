@@ -182,8 +182,8 @@ def _add_chat(subparsers) -> None:
 
 def _add_pretrain(subparsers) -> None:
     text = (
-        "Train the mini world's backbones from scratch. Every stage continues after being "
-        "stopped; all together take about two hours on two cores."
+        "Train the mini world's backbones from scratch. Takes hours on two cores; every stage "
+        "continues after being stopped."
     )
     parser = _command(subparsers, "pretrain", commands.pretrain, text)
     parser.add_argument(

@@ -6,7 +6,7 @@ import pytest
 from gill_lite.errors import GillError
 from gill_lite.evaluate import claims, protocol, provenance, run, table1, tables
 from gill_lite.files import DATA, read_json
-from gill_lite.readme import with_results
+from gill_lite.readme import with_course, with_results
 
 RESULTS = DATA.parent / "results"
 STORIES = 3
@@ -112,6 +112,13 @@ def test_the_reference_run_is_of_these_weights(reference):
 def test_the_readme_shows_the_reference_run(reference):
     readme = (DATA.parent / "README.md").read_text(encoding="utf-8")
     assert with_results(readme, reference) == readme
+
+
+def test_the_readme_lists_every_notebook():
+    readme = (DATA.parent / "README.md").read_text(encoding="utf-8")
+    assert with_course(readme, DATA.parent / "notebooks") == readme
+    for path in (DATA.parent / "notebooks").glob("*.ipynb"):
+        assert f"(notebooks/{path.name})" in readme
 
 
 def test_more_stories_than_exported_is_one_sentence(tmp_path):
