@@ -19,7 +19,7 @@ MAX_NOTEBOOK_BYTES = 400_000
 MAX_TOTAL_BYTES = 4_000_000
 OPENING = ("you will do", "learn", "need")
 CLOSING = ("recap", "paper versus code", "go further")
-MEASURED = re.compile(r"^\*\*Measured:\*\*.*$", re.MULTILINE)
+MEASURED = re.compile(r"^- \*\*Measured:\*\*.*$", re.MULTILINE)
 
 
 def execute(source: Path, output: Path, parameters: dict, progress: bool = True) -> None:
@@ -155,7 +155,7 @@ def _write_measured(path: Path, cost: dict) -> None:
 
     notebook = nbformat.read(path, as_version=4)
     line = (
-        f"**Measured:** {cost['seconds']:.0f} seconds and {cost['memory_gb']:.1f} GB of memory at "
+        f"- **Measured:** {cost['seconds']:.0f} seconds and {cost['memory_gb']:.1f} GB of memory at "
         f"the defaults, on {usable_cores()} cores without a GPU."
     )
     notebook.cells[0].source = MEASURED.sub(line, notebook.cells[0].source)

@@ -19,7 +19,7 @@ def good_notebook():
     """The smallest notebook that keeps every rule, as executed."""
     cells = [
         new_markdown_cell(
-            "# Try\nWhat you will do, what you will learn, what you need.\n**Measured:** not yet"
+            "# Try\nWhat you will do, what you will learn, what you need.\n- **Measured:** not yet"
         ),
         new_code_cell("flag = False  # whether", execution_count=1),
         new_code_cell(
