@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 endif
 STAMP := $(VENV)/installed.lock
 
-.PHONY: help reproduce test lab demo pretrain notebooks clean
+.PHONY: help reproduce test lab demo pretrain notebooks student teacher clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -39,6 +39,12 @@ pretrain: $(STAMP) ## train the mini world's backbones from scratch into runs/pr
 
 notebooks: $(STAMP) ## execute every notebook anew and clean its metadata, for committing
 	$(BIN)/python -m gill_lite.notebooks
+
+student: $(STAMP) ## the course to hand out, without solutions and outputs, in build/student
+	$(BIN)/python -m gill_lite.course student
+
+teacher: $(STAMP) ## the course with solutions and a marking sheet, in build/teacher
+	$(BIN)/python -m gill_lite.course teacher
 
 clean: ## remove the environment, builds and caches (runs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

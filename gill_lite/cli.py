@@ -5,18 +5,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from gill_lite import __version__, commands
+from gill_lite import __version__, cli_paper, cli_tables, cli_train, commands
+from gill_lite.cli_options import add_profile as _add_profile
+from gill_lite.cli_options import command as _command
+from gill_lite.cli_options import natural as _natural
 from gill_lite.errors import GillError
 
-STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes")
-MAPPERS = ("gill", "linear", "mlp", "encoder")
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Tells defaults, except where there is none to tell."""
-
-    def _get_help_string(self, action):
-        return action.help if action.default is None else super()._get_help_string(action)
+STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,112 +40,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gill-lite {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
-        _add_reproduce,
-        _add_train,
-        _add_evaluate,
+        cli_tables.add_reproduce,
+        cli_train.add_train,
+        cli_tables.add_evaluate,
         _add_chat,
         _add_pretrain,
         _add_export,
         _add_doctor,
-        _add_later,
+        cli_paper.add_fetch,
+        cli_paper.add_convert,
     ):
         add(subparsers)
     return parser
 
 
 # ---- what each subcommand takes ----
-
-
-def _command(subparsers, name: str, run, text: str) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser(
-        name,
-        help=text[0].lower() + text[1:].split(". ")[0].rstrip("."),
-        description=text,
-        formatter_class=_Help,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_profile(parser) -> None:
-    parser.add_argument("--profile", default="mini", help="mini (embedded) or paper")
-
-
-def _add_table_options(parser) -> None:
-    _add_profile(parser)
-    parser.add_argument(
-        "--seeds",
-        type=_numbers,
-        default="0,1,2",
-        metavar="0,1,2",
-        help="seeds of GILL's joints to average over",
-    )
-    parser.add_argument(
-        "--num-stories", type=_positive, default=300, metavar="N", help="stories to score"
-    )
-    parser.add_argument(
-        "--run-seed",
-        type=_natural,
-        default=0,
-        metavar="N",
-        help="seed of the image noise; an example's noise depends on it and its id",
-    )
-    parser.add_argument(
-        "-o",
-        "--output-dir",
-        type=Path,
-        metavar="DIR",
-        default=None,
-        help="run folder; the same one again continues (default: runs/<date>)",
-    )
-
-
-def _add_reproduce(subparsers) -> None:
-    text = (
-        "Compute the paper's tables and write one report. Runs the table notebooks headless; "
-        "the run folder gets notebooks/, results/*.json, figures/ and report.html."
-    )
-    parser = _command(subparsers, "reproduce", commands.reproduce, text)
-    parser.add_argument(
-        "--tables", type=_names, default="1", metavar="1,...", help="numbers of the tables"
-    )
-    _add_table_options(parser)
-
-
-def _add_evaluate(subparsers) -> None:
-    text = "Compute one table. As reproduce does, for the table named."
-    parser = _command(subparsers, "evaluate", commands.evaluate, text)
-    parser.add_argument("table", help="number of the table, for example 1")
-    _add_table_options(parser)
-
-
-def _add_train(subparsers) -> None:
-    text = "Train GILL's joints on single image-caption pairs. The backbones stay frozen."
-    parser = _command(subparsers, "train", commands.train, text)
-    _add_profile(parser)
-    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="seed of everything")
-    parser.add_argument(
-        "--steps",
-        type=_positive,
-        metavar="N",
-        default=None,
-        help="training steps (default: the profile's)",
-    )
-    parser.add_argument("--mapper", choices=MAPPERS, default="gill", help="the generation joint")
-    parser.add_argument(
-        "--no-resume",
-        dest="resume",
-        action="store_false",
-        help="start anew even where a checkpoint lies in the output folder",
-    )
-    parser.add_argument(
-        "-o",
-        "--output-dir",
-        type=Path,
-        metavar="DIR",
-        default=None,
-        help="where the joints go (default: runs/train/<mapper>-<seed>)",
-    )
 
 
 def _add_chat(subparsers) -> None:
@@ -228,44 +132,6 @@ def _add_export(subparsers) -> None:
 def _add_doctor(subparsers) -> None:
     text = "Check this installation. Prints versions, hardware and the state of the weights."
     _add_profile(_command(subparsers, "doctor", commands.doctor, text))
-
-
-def _add_later(subparsers) -> None:
-    for name, text in (
-        ("fetch", "Download the paper profile's weights and data."),
-        ("convert", "Turn the official checkpoint into gill-lite's format."),
-    ):
-        parser = _command(
-            subparsers, name, commands.not_there_yet, f"{text} Comes in a later release."
-        )
-        parser.add_argument("arguments", nargs="*", default=None, help="none so far")
-        parser.set_defaults(name=name)
-
-
-# ---- numbers from text ----
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 0 or more")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
-    return int(text)
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names) or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a comma-separated list without repeats")
-    return names
-
-
-def _numbers(text: str) -> list[int]:
-    return [_natural(name) for name in _names(text)]
 
 
 if __name__ == "__main__":

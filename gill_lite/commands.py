@@ -2,23 +2,33 @@
 
 from pathlib import Path
 
-from gill_lite.errors import GillError
+TRAIN_OPTIONS = (
+    *("seed", "steps", "mapper", "resume", "captions", "images", "shards", "num_workers"),
+    *("lm", "vision", "diffusion", "quantize", "batch_size", "gradient_accumulation_steps"),
+    *("mixed_precision", "save_every", "keep", "tensorboard"),
+    *("learning_rate", "num_img_tokens", "num_visual_tokens"),
+)
 
 
 def reproduce(arguments) -> int:
     """Compute the tables asked for and write the report."""
     from gill_lite import reproduce as run
 
-    names = ("profile", "seeds", "num_stories", "run_seed")
+    names = ("profile", "seeds", "num_stories", "num_dialogues", "run_seed", "protocol")
     parameters = {name: getattr(arguments, name) for name in names}
     output_dir = arguments.output_dir or run.default_output_dir()
     return run.reproduce(arguments.tables, parameters, output_dir, arguments.typed)
 
 
 def evaluate(arguments) -> int:
-    """Compute one table."""
-    arguments.tables = [arguments.table]
-    return reproduce(arguments)
+    """Compute one table, whole or a part of it."""
+    from gill_lite.profiles import get_profile
+
+    get_profile(arguments.profile)  # a typing mistake is told before torch is loaded
+    from gill_lite import reproduce as run
+    from gill_lite.evaluate.command import evaluate as compute
+
+    return compute(arguments, (arguments.output_dir or run.default_output_dir()).resolve())
 
 
 def train(arguments) -> None:
@@ -26,17 +36,13 @@ def train(arguments) -> None:
     from gill_lite.profiles import get_profile
 
     profile = get_profile(arguments.profile)  # a typing mistake is told before torch is loaded
-    from gill_lite.train import train_command
+    from gill_lite.train_command import train_command
 
-    folder = Path("runs/train") / f"{arguments.mapper}-{arguments.seed}"
-    train_command(
-        profile.name,
-        arguments.output_dir or folder,
-        seed=arguments.seed,
-        steps=arguments.steps,
-        mapper=arguments.mapper,
-        resume=arguments.resume,
-    )
+    sizes = (("r", arguments.num_img_tokens), ("k", arguments.num_visual_tokens))
+    parts = [arguments.mapper, *(f"{name}{n}" for name, n in sizes if n), str(arguments.seed)]
+    folder = Path("runs/train") / "-".join(parts)
+    options = {name: getattr(arguments, name) for name in TRAIN_OPTIONS}
+    train_command(profile.name, arguments.output_dir or folder, **options)
 
 
 def chat(arguments) -> None:
@@ -81,6 +87,17 @@ def doctor(arguments) -> None:
     check(arguments.profile)
 
 
-def not_there_yet(arguments) -> None:
-    """Say so, in one sentence."""
-    raise GillError(f"'{arguments.name}' is not there yet: it comes in a later release.")
+def fetch(arguments) -> None:
+    """Download the paper profile's weights and data."""
+    from gill_lite.fetch import fetch as bring
+
+    bring(arguments.sources, arguments.data_dir, arguments.dry_run, arguments.sources_file)
+
+
+def convert(arguments) -> None:
+    """Turn an official model folder into ours, or back."""
+    from gill_lite.convert import convert as turn
+
+    folder, made = arguments.directory, arguments.output_dir
+    turn(folder, made, arguments.to, arguments.trust_pickle, arguments.typed)
+    print(f"wrote {made}")

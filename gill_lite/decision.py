@@ -13,8 +13,9 @@ from gill_lite.datasets.partiprompts import Prompt, confident_label
 from gill_lite.errors import GillError
 
 CLASSES = ("gen", "ret")
+DECISION = "decision.safetensors"  # in a folder of ours
 __all__ = ["CLASSES", "LinearDecision", "confident_label", "constant_macro_f1", "human_macro_f1",
-           "labelled", "macro_f1"]  # fmt: skip
+           "labelled", "load_decision", "macro_f1"]  # fmt: skip
 
 
 def labelled(prompts: list[Prompt]) -> list[Prompt]:
@@ -144,18 +145,24 @@ class LinearDecision:
 
         Raises GillError naming the file, and the tensors that are unknown or missing.
         """
-        import pickle
+        from gill_lite import official  # brings torch
 
-        import torch
-
-        try:
-            record = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-            raise GillError(f"decision classifier {path} is missing or no weight file") from error
-        state = record.get("state_dict") if isinstance(record, dict) else None
-        names = sorted(state) if isinstance(state, dict) else []
+        state = official.read_state(Path(path), "decision classifier")
+        names = sorted(state)
         if names != ["1.bias", "1.weight"]:
             raise GillError(
                 f"decision classifier {path} must hold 1.weight and 1.bias, it holds {names}"
             )
         return cls(state["1.weight"].float().numpy(), state["1.bias"].float().numpy())
+
+
+def load_decision(directory) -> LinearDecision | None:
+    """The classifier in a folder of ours or the official model's; None where there is none."""
+    from gill_lite import official
+
+    directory = Path(directory)
+    if (directory / DECISION).is_file():
+        return LinearDecision.load(directory / DECISION)
+    if (directory / official.DECISION).is_file():
+        return LinearDecision.load_official(directory / official.DECISION)
+    return None

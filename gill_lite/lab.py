@@ -10,13 +10,15 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
+from gill_lite import figures
 from gill_lite.datasets.images import open_image
 from gill_lite.errors import GillError
 from gill_lite.evaluate.provenance import repository_root
+from gill_lite.figures import COLORS, heat, show, strips
 from gill_lite.profiles import Profile, get_profile
 
-# Okabe and Ito's palette: told apart by colour-blind readers, black and vermillion first.
-COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
+__all__ = ["COLORS", "Lab", "check", "heat", "open_image", "setup", "show", "strips", "under_test",
+           "validate_parameters"]  # fmt: skip
 NOT_ATTEMPTED = "not attempted yet"
 
 
@@ -65,7 +67,7 @@ def setup(profile: str = "mini") -> Lab:
     """
     lab = Lab(get_profile(profile), repository_root())
     _quieten(offline=profile == "mini", progress=not under_test())
-    _style_figures()
+    figures.style()
     return lab
 
 
@@ -97,65 +99,28 @@ def validate_parameters(expected_defaults: dict, actual: dict) -> None:
 def check(fn, reference, cases) -> str:
     """Compare a learner's function with the library's, case by case, and say how it stands.
 
-    cases: list of argument tuples (or dicts of keyword arguments); each call gets its own copy.
+    cases: list of argument tuples (or dicts of keyword arguments), or a dict from what a case is,
+    in words, to its arguments; each call gets its own copy.
     A function that returns None or `...`, or raises NotImplementedError, is not attempted.
     Returns the sentence: not attempted yet / passed / the first case where they differ.
     """
     if not cases:
         raise GillError("check() needs at least one case to compare on.")
-    for number, case in enumerate(cases, start=1):
+    named = cases.items() if isinstance(cases, dict) else [("", case) for case in cases]
+    for number, (name, case) in enumerate(named, start=1):
+        where = f"case {number} ({name})" if name else f"case {number}"
         expected = _call(reference, case)
         try:
             got = _call(fn, case)
         except NotImplementedError:
             return f"{NOT_ATTEMPTED}: fill in {fn.__name__} and run this cell again."
         except Exception as error:  # the learner's own mistake is what we report
-            return f"case {number}: {fn.__name__} raised {type(error).__name__}: {error}"
+            return f"{where}: {fn.__name__} raised {type(error).__name__}: {error}"
         if got is Ellipsis or (got is None and expected is not None):
             return f"{NOT_ATTEMPTED}: {fn.__name__} returns nothing so far."
         if difference := _difference(got, expected):
-            return f"case {number}: {difference}"
+            return f"{where}: {difference}"
     return f"passed: {fn.__name__} agrees with {reference.__name__} on all {len(cases)} cases."
-
-
-def show(images, titles=None, rows=None, cols=None, path=None, inches: float = 1.9):
-    """Draw a labelled grid of pictures, enlarged.
-
-    images: a list (one row) or a list of rows of PIL images, arrays (H, W, 3) or image files;
-    None leaves a gap. titles: one a picture, in the same shape. rows, cols: labels of the rows
-    and columns. path: also save as PNG. Raises GillError when labels and pictures differ in number.
-    """
-    import matplotlib.pyplot as plt
-
-    grid = _as_grid(images)
-    labels = _as_grid(titles) if titles is not None else [[""] * len(row) for row in grid]
-    height, width = len(grid), max(len(row) for row in grid)
-    _same_number("titles", [len(row) for row in labels], [len(row) for row in grid])
-    _same_number("row labels", len(rows or grid), height)
-    _same_number("column labels", len(cols or [0] * width), width)
-    figure, axes = plt.subplots(
-        height,
-        width,
-        figsize=(inches * width, inches * height),
-        squeeze=False,
-        layout="constrained",
-    )
-    wrap = max(10, int(inches * 10))
-    for axis in axes.flat:
-        axis.axis("off")
-    for y, row in enumerate(grid):
-        for x, image in enumerate(row):
-            if image is not None:
-                image = open_image(image) if isinstance(image, str | Path) else image
-                axes[y, x].imshow(image, interpolation="bicubic")
-            head = textwrap.wrap(str(cols[x]), wrap) if cols and y == 0 else []
-            axes[y, x].set_title("\n".join(head + textwrap.wrap(str(labels[y][x]), wrap)))
-    for y, label in enumerate(rows or []):
-        text = textwrap.fill(str(label), wrap)
-        axes[y, 0].text(-0.06, 0.5, text, transform=axes[y, 0].transAxes, ha="right", va="center")
-    if path is not None:
-        figure.savefig(path)
-    plt.show()
 
 
 # ---- parameters ----
@@ -251,36 +216,7 @@ def _first(sentences):
     return next((s for s in sentences if s), None)
 
 
-# ---- pictures and quiet ----
-
-
-def _as_grid(items) -> list[list]:
-    items = list(items)
-    if not items:
-        raise GillError("show() was given no picture.")
-    return [list(row) for row in items] if isinstance(items[0], list | tuple) else [items]
-
-
-def _same_number(what: str, got, wanted) -> None:
-    if got != wanted:
-        raise GillError(f"show() was given {got} {what} for {wanted} of pictures.")
-
-
-def _style_figures() -> None:
-    import matplotlib
-
-    matplotlib.rcParams.update(
-        {
-            "figure.dpi": 80,
-            "savefig.dpi": 150,
-            "font.size": 12,
-            "axes.titlesize": 12,
-            "axes.labelsize": 13,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.prop_cycle": matplotlib.cycler(color=COLORS),
-        }
-    )
+# ---- quiet ----
 
 
 def _quieten(offline: bool, progress: bool) -> None:

@@ -17,7 +17,7 @@ def caption_loss(logits: Tensor, targets: Tensor) -> Tensor:
     `logits` (..., V) predict `targets` (...); targets equal to IGNORE are skipped.
     """
     logits, targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
-    return F.cross_entropy(logits.float(), targets, ignore_index=IGNORE)
+    return F.cross_entropy(_precise(logits), targets, ignore_index=IGNORE)
 
 
 def retrieval_loss(text: Tensor, image: Tensor, logit_scale: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def retrieval_loss(text: Tensor, image: Tensor, logit_scale: Tensor) -> Tensor:
     `text` and `image` (B, P) have unit length; pair i belongs together. `logit_scale` is
     the log of the inverse temperature, a learned scalar.
     """
-    logits = logit_scale.exp() * text @ image.T  # (B, B)
+    logits = logit_scale.exp() * _precise(text) @ _precise(image).T  # (B, B)
     own = torch.arange(len(logits), device=logits.device)  # (B,)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
@@ -38,3 +38,8 @@ def generation_loss(predicted: Tensor, target: Tensor) -> Tensor:
     over slots and batch. Both tensors are (B, L, E).
     """
     return torch.linalg.vector_norm(predicted - target, dim=-1).mean()
+
+
+def _precise(values: Tensor) -> Tensor:
+    """At least float32: a softmax over many thousands of numbers is too much for bfloat16."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -15,6 +15,15 @@ from torch import Tensor, nn
 from gill_lite.errors import GillError
 
 KINDS = ("gill", "encoder", "mlp", "linear")
+RETRIEVAL_ONLY = "none"  # no generation joint, as in FROMAGe
+
+
+class NoMapper(nn.Module):
+    """Joints that retrieve and do not generate, as FROMAGe's; it has nothing to learn."""
+
+    def forward(self, hidden: Tensor, inputs: Tensor) -> Tensor:
+        """Raises GillError."""
+        raise GillError("these joints only retrieve; to generate, use joints with a mapper")
 
 
 class LinearMapper(nn.Module):
@@ -143,4 +152,8 @@ def build_mapper(config, in_width: int) -> nn.Module:
         return MlpMapper(**ends, num_img=num_img, inner=config.mapper_width)
     if config.mapper == "linear":
         return LinearMapper(**ends, num_img=num_img)
-    raise GillError(f"unknown mapper '{config.mapper}'; known are {', '.join(KINDS)}")
+    if config.mapper == RETRIEVAL_ONLY:
+        return NoMapper()
+    raise GillError(
+        f"unknown mapper '{config.mapper}'; known are {', '.join((*KINDS, RETRIEVAL_ONLY))}"
+    )

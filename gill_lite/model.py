@@ -9,12 +9,14 @@ pooled output (B, Dv): CLIP is frozen, so its output can be computed once and ke
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gill_lite import losses, mappers, tokens
+from gill_lite.backbones import prompt_width
 from gill_lite.config import GillConfig
 from gill_lite.errors import GillError
 from gill_lite.passes import Batch, CaptioningPass, ImgPass, Losses
@@ -83,7 +85,8 @@ class Gill(nn.Module):
             return images.to(self.visual_fc.weight)
         encoder = getattr(self.vision, "vision_model", self.vision)
         with torch.no_grad():
-            pooled = encoder(pixel_values=images.to(_dtype(self.vision))).pooler_output
+            weight = next(encoder.parameters())
+            pooled = encoder(pixel_values=images.to(weight)).pooler_output
         return pooled.to(self.visual_fc.weight.dtype)  # (B, Dv)
 
     def visual_tokens(self, images: Tensor) -> Tensor:
@@ -94,6 +97,7 @@ class Gill(nn.Module):
     def embed(self, input_ids: Tensor) -> Tensor:
         """Input embeddings (..., T, D); ids of [IMG] tokens take the learned rows."""
         table = self.lm.get_input_embeddings()
+        input_ids = input_ids.to(table.weight.device)
         own = input_ids < self.own_rows  # (..., T)
         text = table(torch.where(own, input_ids, 0))  # (..., T, D)
         extra = torch.cat([self.filler_rows, self.img_embeddings.to(text.dtype)])
@@ -127,7 +131,7 @@ class Gill(nn.Module):
             positions = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
             positions = positions[:, -inputs_embeds.shape[1] :]  # (B, T)
         return self.lm.base_model(
-            inputs_embeds=inputs_embeds.to(_dtype(self.lm)),
+            inputs_embeds=inputs_embeds.to(self.lm.get_input_embeddings().weight),
             attention_mask=attention_mask,
             position_ids=positions,
             past_key_values=cache,
@@ -135,10 +139,16 @@ class Gill(nn.Module):
         )
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits (..., V) over text, filler and [IMG] rows, in this order."""
-        head = self.lm.get_output_embeddings().weight[: self.own_rows]
+        """Next-token logits (..., V) over text, filler and [IMG] rows, in this order.
+
+        An [IMG] token has one row, for input and output, also where the LM's own are untied.
+        """
+        head = self.lm.get_output_embeddings()
         extra = torch.cat([self.filler_rows, self.img_embeddings.to(hidden.dtype)])
-        return torch.cat([hidden @ head.T, hidden @ extra.T], dim=-1)
+        own = hidden @ head.weight[: self.own_rows].T
+        if head.bias is not None:
+            own = own + head.bias[: self.own_rows]
+        return torch.cat([own, hidden @ extra.T], dim=-1)
 
     def lm_loss(self, states: Tensor, labels: Tensor) -> Tensor:
         """Next-token loss from states (B, T, D); logits are computed at labels (B, T) only."""
@@ -187,23 +197,27 @@ class Gill(nn.Module):
         join_captioning: bool = False,
         join_img: bool = False,
         lm_loss_weight: float = 0.5,
+        contrast: Callable[[Tensor, Tensor, Tensor], Tensor] = losses.retrieval_loss,
     ) -> Losses:
         """All losses of one batch, from two passes of the LM.
 
         `lm_loss_weight` counts the LM loss of the second pass once for retrieval and once for
-        generation, as the official three-pass form does.
+        generation, as the official three-pass form does. `contrast` is the retrieval loss; the
+        training step puts one in that sees the pairs of all processes.
         """
         pooled = self.pooled(batch.images)  # (B, Dv)
         said = self.captioning_pass(pooled, batch.captions, join_captioning)
         read = self.img_pass(batch.captions, join_img)
-        retrieval = losses.retrieval_loss(
+        retrieval = contrast(
             self.retrieval_embedding(read.hidden),
             self.image_features(pooled),
             self.logit_scale,
         )
-        generation = losses.generation_loss(self.prompt_embeds(read.hidden), batch.prompt_targets)
-        total = said.lm_loss + 2 * lm_loss_weight * read.lm_loss + retrieval + generation
-        return Losses(total, said.lm_loss, read.lm_loss, retrieval, generation)
+        generation = torch.zeros_like(retrieval)
+        if self.config.mapper != mappers.RETRIEVAL_ONLY:
+            predicted = self.prompt_embeds(read.hidden)  # (B, L, E)
+            generation = losses.generation_loss(predicted, batch.prompt_targets)
+        return Losses.of(said.lm_loss, read.lm_loss, retrieval, generation, lm_loss_weight)
 
     # Heads ----------------------------------------------------------------------------
 
@@ -250,7 +264,7 @@ def build_gill(profile, backbones, mapper: str = "gill", seed: int = 0) -> Gill:
     """A fresh, untrained Gill of `profile`'s sizes; `seed` alone sets its start values."""
     config = GillConfig(
         img_token_ids=tokens.img_token_ids(backbones.tokenizer, profile.num_img_tokens),
-        prompt_width=backbones.pipeline.text_encoder.config.hidden_size,
+        prompt_width=prompt_width(backbones.pipeline, profile.prompt_slots),
         num_visual_tokens=profile.num_visual_tokens,
         num_img_tokens=profile.num_img_tokens,
         ret_dim=profile.ret_dim,
@@ -270,7 +284,3 @@ def build_gill(profile, backbones, mapper: str = "gill", seed: int = 0) -> Gill:
 
 def _vision_config(vision: nn.Module):
     return getattr(vision.config, "vision_config", vision.config)
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype

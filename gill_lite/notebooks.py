@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from gill_lite import course
 from gill_lite.errors import GillError
 from gill_lite.evaluate.provenance import repository_root, usable_cores
 from gill_lite.files import write_text
@@ -17,6 +18,7 @@ KERNEL_START_SECONDS = 300  # on a busy machine a kernel may need more than the 
 MAX_CELL_LINES = 20
 MAX_NOTEBOOK_BYTES = 400_000
 MAX_TOTAL_BYTES = 4_000_000
+KEPT_METADATA = ("tags", "nbgrader")
 OPENING = ("you will do", "learn", "need")
 CLOSING = ("recap", "paper versus code", "go further")
 MEASURED = re.compile(r"^- \*\*Measured:\*\*.*$", re.MULTILINE)
@@ -54,8 +56,8 @@ def normalise(path: Path) -> None:
     """Strip from an executed notebook what differs between runs and machines, in place.
 
     Goes: timings, papermill's records, stderr (progress bars, warnings), interpreter version.
-    Stays: sources, tags, outputs, execution counts. Raises GillError if an output names this
-    machine's folders.
+    Stays: sources, tags, nbgrader's marks, outputs, execution counts. Raises GillError if an
+    output names this machine's folders.
     """
     import nbformat
 
@@ -63,8 +65,8 @@ def normalise(path: Path) -> None:
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     for index, cell in enumerate(notebook.cells):
-        tags = cell.metadata.get("tags", [])
-        cell.metadata = {"tags": tags} if tags else {}
+        kept = {name: cell.metadata.get(name) for name in KEPT_METADATA}
+        cell.metadata = {name: value for name, value in kept.items() if value}
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
             _refuse_machine_paths(cell.outputs, f"{path.name}, cell {index}")
@@ -84,6 +86,7 @@ def problems(path: Path) -> list[str]:
         found.append("has another kernelspec than python3")
     found += _problems_of_parameters(notebook.cells)
     found += _problems_of_text(notebook.cells)
+    found += course.problems(notebook) if path.name.startswith(course.CHAPTERS) else []
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type == "code":
             found += [f"cell {index} {problem}" for problem in _problems_of_code(cell)]
@@ -93,13 +96,15 @@ def problems(path: Path) -> list[str]:
     return found
 
 
-def refresh(folder: Path | None = None) -> list[Path]:
-    """Execute every notebook anew at its defaults and clean it; each is replaced only when
-    it ran through. Raises GillError if one breaks the course's form or the budget."""
+def refresh(folder: Path | None = None, beginnings: tuple[str, ...] = ("",)) -> list[Path]:
+    """Execute notebooks anew at their defaults and clean them; each is replaced only when
+    it ran through. All are, or those whose names begin so: ("03", "04").
+    Raises GillError if one breaks the course's form or the budget."""
     folder = folder or repository_root() / "notebooks"
-    paths = sorted(folder.glob("*.ipynb"))
+    every = sorted(folder.glob("*.ipynb"))
+    paths = [path for path in every if path.name.startswith(beginnings)]
     if not paths:
-        raise GillError(f"there is no notebook in {folder}.")
+        raise GillError(f"there is no such notebook in {folder}.")
     for path in paths:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             executed = Path(scratch) / path.name
@@ -110,7 +115,7 @@ def refresh(folder: Path | None = None) -> list[Path]:
             if found := problems(executed):
                 raise GillError(f"{path.name} {found[0]}: mend it and run `make notebooks` again.")
             os.replace(executed, path)
-    total = sum(path.stat().st_size for path in paths)
+    total = sum(path.stat().st_size for path in every)
     if total > MAX_TOTAL_BYTES:
         raise GillError(f"the notebooks take {total} bytes, more than {MAX_TOTAL_BYTES}.")
     return paths
@@ -155,8 +160,8 @@ def _write_measured(path: Path, cost: dict) -> None:
 
     notebook = nbformat.read(path, as_version=4)
     line = (
-        f"- **Measured:** {cost['seconds']:.0f} seconds and {cost['memory_gb']:.1f} GB of memory at "
-        f"the defaults, on {usable_cores()} cores without a GPU."
+        f"- **Measured:** {cost['seconds']:.0f} seconds and {cost['memory_gb']:.1f} GB of memory "
+        f"at the defaults, on {usable_cores()} cores without a GPU."
     )
     notebook.cells[0].source = MEASURED.sub(line, notebook.cells[0].source)
     write_text(path, nbformat.writes(notebook).rstrip() + "\n")
@@ -208,6 +213,7 @@ def _refuse_machine_paths(outputs, where: str) -> None:
 
 if __name__ == "__main__":
     try:
-        print("\n".join(f"executed {path.name}" for path in refresh()))
+        done = refresh(beginnings=tuple(sys.argv[1:]) or ("",))
+        print("\n".join(f"executed {path.name}" for path in done))
     except GillError as error:
         sys.exit(f"make notebooks: {error}")

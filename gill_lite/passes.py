@@ -43,3 +43,9 @@ class Losses(NamedTuple):
     img_lm: Tensor  # LM loss of the retrieval and generation pass
     retrieval: Tensor
     generation: Tensor
+
+    @classmethod
+    def of(cls, captioning, img_lm, retrieval, generation, lm_loss_weight: float) -> "Losses":
+        """The parts and their sum; the [IMG] pass's LM loss counts for retrieval and generation."""
+        total = captioning + 2 * lm_loss_weight * img_lm + retrieval + generation
+        return cls(total, captioning, img_lm, retrieval, generation)

@@ -15,16 +15,25 @@ from gill_lite.profiles import get_profile
 
 @dataclass(frozen=True)
 class Table:
-    """One of the paper's tables: what the user types, its results file, its notebook."""
+    """One of the paper's tables: what the user types, its results file, its notebook.
+
+    size: the notebook's parameter that says how many examples to score.
+    """
 
     number: str
     name: str
     notebook: str
+    size: str
 
 
 TABLES = {
-    table.number: table for table in (Table("1", "table1_vist", "10_reproduce_table1_vist.ipynb"),)
+    table.number: table
+    for table in (
+        Table("1", "table1_vist", "10_reproduce_table1_vist.ipynb", "num_stories"),
+        Table("2", "table2_visdial", "11_reproduce_table2_visdial.ipynb", "num_dialogues"),
+    )
 }
+DEFAULTS = {"seeds": [0, 1, 2], "num_stories": 300, "num_dialogues": 300}
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,9 @@ def default_output_dir() -> Path:
 def reproduce(tables: list[str], parameters: dict, output_dir: Path, command: str = "") -> int:
     """Compute `tables` into `output_dir`, write report.html, print the tables.
 
-    parameters: notebook parameters (profile, seeds, num_stories, run_seed). A table that
-    fails leaves the others' results in place. Returns the exit status: 0, or 1 if any failed.
+    parameters: notebook parameters (profile, seeds, num_stories, num_dialogues, run_seed,
+    protocol); None takes the default, a table is given its own alone. A table that fails leaves
+    the others' results in place. Returns the exit status: 0, or 1 if any failed.
     """
     from gill_lite.evaluate import report
 
@@ -77,13 +87,16 @@ def _run(table: Table, parameters: dict, output_dir: Path) -> Outcome:
 
     from gill_lite.notebooks import execute
 
+    source = repository_root() / "notebooks" / table.notebook
     notebook = output_dir / "notebooks" / table.notebook
-    results = output_dir / "results" / f"{table.name}.json"
+    official = parameters.get("protocol") == "official"
+    results = output_dir / "results" / f"{table.name}{'_official' * official}.json"
     before = _stamp(results)
     started = time.time()
-    given = {**parameters, "recompute": True, "output_dir": str(output_dir)}
+    if not source.is_file():
+        return Outcome(table, results, 0.0, f"{_shown(source)} is missing; restore it from git")
     try:
-        execute(repository_root() / "notebooks" / table.notebook, notebook, given)
+        execute(source, notebook, _given(table, parameters, output_dir))
         problem = _results_problem(results, before)
     except PapermillExecutionError as error:
         problem = f"failed in cell [{error.exec_count}] with {error.ename}: {error.evalue}"
@@ -92,6 +105,18 @@ def _run(table: Table, parameters: dict, output_dir: Path) -> Outcome:
     if problem:
         problem = f"{table.notebook} {problem} (executed notebook: {_shown(notebook)})"
     return Outcome(table, results, time.time() - started, problem)
+
+
+def _given(table: Table, parameters: dict, output_dir: Path) -> dict:
+    """The parameters of one table's notebook."""
+    given = {name: DEFAULTS.get(name) if value is None else value
+             for name, value in parameters.items()}  # fmt: skip
+    for other in TABLES.values():
+        if other.size != table.size:
+            given.pop(other.size, None)
+    if given.get("protocol") == "corrected":
+        del given["protocol"]  # what a notebook does of itself
+    return {**given, "recompute": True, "output_dir": str(output_dir)}
 
 
 def _results_problem(path: Path, before: int | None) -> str | None:
@@ -120,8 +145,8 @@ def _table(number: str) -> Table:
 def _check_profile(name: str) -> None:
     if get_profile(name).name != "mini":
         raise GillError(
-            f"profile '{name}' cannot be reproduced yet: its data and weights are fetched in a "
-            "later release; use --profile mini."
+            f"profile '{name}' cannot be reproduced yet from the notebooks: use `gill-lite "
+            f"evaluate --profile {name}` with its data and joints, or --profile mini."
         )
 
 

@@ -4,7 +4,9 @@ Paper Sec. 3.3. Prompts of mixed length are answered in one batch; an example's 
 on the run seed and the example's id alone.
 """
 
+import logging
 from collections.abc import Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -53,10 +55,12 @@ class Responder:
         parts, bos = [], True
         for place, item in enumerate(prompt):
             if isinstance(item, Image.Image):
-                parts.append(self.gill.visual_tokens(self.pixel_values([item]))[0])  # (K, D)
+                pixels = self.pixel_values([item]).to(self.gill.logit_scale.device)
+                parts.append(self.gill.visual_tokens(pixels)[0])  # (K, D)
             elif isinstance(item, str) and item.strip():
                 ids = tokens.encode_text(self.backbones.tokenizer, item, bos)
-                parts.append(self.gill.embed(torch.tensor(ids)))  # (T, D)
+                ids = torch.tensor(ids, device=self.gill.logit_scale.device)
+                parts.append(self.gill.embed(ids))  # (T, D)
                 bos = False
             elif isinstance(item, str):
                 raise GillError(f"item {place} of the prompt is an empty text; leave it out")
@@ -86,20 +90,44 @@ class Responder:
     @torch.no_grad()
     def draw(self, prompt_embeds: Tensor, seeds: Sequence[int]) -> Tensor:
         """Pictures (B, 3, H, W) in 0..1 from prompt embeddings (B, L, E), noise by seed."""
-        pipeline = self.backbones.pipeline
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return self.decode(self.denoise(prompt_embeds, generators))
+
+    @torch.no_grad()
+    def denoise(self, prompt_embeds: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """The diffusion model's latents (B, C, h, w), from which `decode` makes the pictures.
+
+        generators: one for each picture's noise, on the CPU, so that machines agree.
+        """
+        pipeline = self.backbones.pipeline
+        weight = pipeline.unet.conv_in.weight
         return pipeline(
-            prompt_embeds=prompt_embeds,
+            prompt_embeds=prompt_embeds.to(weight),
             negative_prompt_embeds=self.no_prompt.expand(len(prompt_embeds), -1, -1),
-            generator=generators,
+            generator=list(generators),
             num_inference_steps=self.profile.num_inference_steps,
             guidance_scale=self.profile.guidance_scale,
-            output_type="pt",
+            output_type="latent",
         ).images
 
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) as pictures (B, 3, H, W) in 0..1, float32 on the CPU."""
+        pipeline = self.backbones.pipeline
+        vae = pipeline.vae
+        latents = latents.to(next(vae.parameters()))
+        images = vae.decode(latents / vae.config.scaling_factor).sample
+        return pipeline.image_processor.postprocess(images, output_type="pt").float().cpu()
+
+    @torch.no_grad()
     def text_embeds(self, texts: list[str]) -> Tensor:
-        """What Stable Diffusion's own text encoder makes of the texts, (B, L, E)."""
-        return self.backbones.pipeline.encode_prompt(texts, "cpu", 1, False)[0]
+        """What Stable Diffusion's own text encoder makes of the texts, (B, L, E).
+
+        Texts longer than the encoder reads (77 tokens) are cut, as Stable Diffusion does.
+        """
+        pipeline = self.backbones.pipeline
+        with _quiet("diffusers", "transformers"):  # both would tell of every text that is cut
+            return pipeline.encode_prompt(texts, pipeline.unet.device, 1, False)[0]
 
     @cached_property
     def no_prompt(self) -> Tensor:
@@ -173,6 +201,20 @@ class Responder:
         tokenizer = self.backbones.tokenizer
         known = [tokenizer.convert_tokens_to_ids(word) for word in STOPS]
         return (tokenizer.eos_token_id, *(i for i in known if i != tokenizer.unk_token_id))
+
+
+@contextmanager
+def _quiet(*loggers: str):
+    """Only errors are logged by these libraries meanwhile."""
+    found = [logging.getLogger(name) for name in loggers]
+    levels = [logger.level for logger in found]
+    for logger in found:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(found, levels, strict=True):
+            logger.setLevel(level)
 
 
 def to_pil(picture: Tensor) -> Image.Image:

@@ -3,20 +3,26 @@
 An approximate index (FAISS, say) would stand behind the same three methods.
 """
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from gill_lite import official
+from gill_lite.checkpoint import ABOUT
 from gill_lite.errors import GillError
 from gill_lite.files import read_json, write_json
 
+INDEX = "index"  # the index's folder in a folder of ours
+EMBEDDINGS, IDS, LONG_IDS = "embeddings.safetensors", "ids.json", "ids.jsonl"
 CHUNK = 65_536  # rows of the index a product touches at once
 
 
@@ -66,10 +72,8 @@ class ImageIndex:
             raise GillError(f"{target} is there already and not empty; name a new folder")
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
-            save_file(
-                {"embeddings": self.embeddings.contiguous()}, temporary / "embeddings.safetensors"
-            )
-            write_json(temporary / "ids.json", {"ids": self.ids})
+            save_file({"embeddings": self.embeddings.contiguous()}, temporary / EMBEDDINGS)
+            write_json(temporary / IDS, {"ids": self.ids})
             temporary.chmod(0o755)
             if target.exists():
                 target.rmdir()
@@ -81,16 +85,9 @@ class ImageIndex:
 
     @classmethod
     def load(cls, directory) -> "ImageIndex":
-        """Read what `save` wrote. Raises GillError naming a missing or broken file."""
-        path = Path(directory) / "embeddings.safetensors"
-        ids = read_json(Path(directory) / "ids.json", "image index").get("ids")
-        try:
-            embeddings = load_file(path)["embeddings"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise GillError(f"image index {path} is missing or broken; build it again") from error
-        if not isinstance(ids, list) or len(ids) != len(embeddings):
-            raise GillError(f"image index {directory} has not one id for each embedding")
-        return cls(embeddings, ids)
+        """Read what `save` or `gill-lite convert` wrote. GillError names a broken file."""
+        ids, embeddings, unit = read_index(directory)
+        return cls(embeddings if unit else _unit_rows(embeddings), ids)
 
     def search(self, queries: Tensor, k: int = 1, exclude=None, chunk: int = CHUNK) -> Hits:
         """The k nearest images of each query (B, P) by cosine; fewer if the index is smaller.
@@ -99,11 +96,13 @@ class ImageIndex:
         Raises GillError where k, the width or a query is wrong.
         """
         self._check(queries, k, exclude)
-        queries = _unit(queries.to(self.embeddings), "query")  # (B, P)
+        precise = torch.promote_types(self.embeddings.dtype, torch.float32)
+        queries = _unit(queries.to(self.embeddings.device, precise), "query")  # (B, P)
         scores = queries.new_empty(len(queries), 0)  # (B, up to k)
         indices = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
         for start in range(0, len(self), chunk):
-            product = queries @ self.embeddings[start : start + chunk].T  # (B, chunk)
+            part = self.embeddings[start : start + chunk].to(precise)  # (chunk, P)
+            product = queries @ part.T  # (B, chunk)
             self._mask(product, start, exclude)
             rows = torch.arange(start, start + product.shape[1], device=queries.device)
             scores = torch.cat([scores, product], dim=1)
@@ -138,11 +137,61 @@ class ImageIndex:
         ]
 
 
-def _unit(vectors: Tensor, what: str) -> Tensor:
+def load_index(directory, trust_pickle: bool = False) -> ImageIndex | None:
+    """The index in a folder of ours or the official model's; None where there is none.
+
+    The official `cc3m*.npy` are pickles: they are opened only with `trust_pickle`, each time
+    anew (`gill-lite convert` does it once). Their precision is kept.
+    """
+    directory = Path(directory)
+    if (directory / INDEX).is_dir():
+        return ImageIndex.load(directory / INDEX)
+    files = official.embedding_files(directory, trust_pickle)
+    if not files:
+        return None
+    names, parts = zip(*(official.read_embeddings(path) for path in files))
+    if len({(part.dtype, part.shape[1]) for part in parts}) > 1:
+        raise GillError(f"{directory}: the {official.EMBEDDINGS} differ in width or precision")
+    embeddings = torch.from_numpy(np.concatenate(parts))  # (N, P)
+    return ImageIndex(_unit_rows(embeddings), [name for part in names for name in part])
+
+
+def read_index(directory) -> tuple[list[str], Tensor, bool]:
+    """Ids (N), embeddings (N, P) as they are stored, and whether they have unit length.
+
+    Converted official embeddings are stored as they came, and their ids in `ids.jsonl`.
+    """
+    path = Path(directory) / EMBEDDINGS
+    if (Path(directory) / LONG_IDS).is_file():
+        ids = official.read_names(Path(directory) / LONG_IDS)
+    else:
+        ids = read_json(Path(directory) / IDS, "image index").get("ids")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+            embeddings = file.get_tensor("embeddings")
+    except (OSError, SafetensorError, ValueError) as error:
+        raise GillError(f"image index {path} is missing or broken; build it again") from error
+    if not isinstance(ids, list) or len(ids) != len(embeddings):
+        raise GillError(f"image index {directory} has not one id for each embedding")
+    return ids, embeddings, about.get("unit_length", True)
+
+
+def _unit_rows(embeddings: Tensor) -> Tensor:
+    """The rows at unit length in their own precision, computed in chunks at least in float32."""
+    precise = torch.promote_types(embeddings.dtype, torch.float32)
+    out = torch.empty_like(embeddings)
+    for start in range(0, len(embeddings), CHUNK):
+        rows = embeddings[start : start + CHUNK].to(precise)
+        out[start : start + CHUNK] = _unit(rows, "image embedding", start)
+    return out
+
+
+def _unit(vectors: Tensor, what: str, first: int = 0) -> Tensor:
     """Rows at unit length. Raises GillError naming the first that is zero or not finite."""
     norms = vectors.norm(dim=1)  # (N,)
     bad = ~(torch.isfinite(norms) & (norms > 0))
     if bad.any():
         row = int(bad.nonzero()[0, 0])
-        raise GillError(f"{what} {row} has length {norms[row]:.3g}; it points nowhere")
+        raise GillError(f"{what} {first + row} has length {norms[row]:.3g}; it points nowhere")
     return F.normalize(vectors, dim=1)

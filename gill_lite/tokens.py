@@ -35,8 +35,11 @@ class Rows(NamedTuple):
 
 
 def img_token_ids(tokenizer, num_img_tokens: int) -> tuple[int, ...]:
-    """Ids of [IMG0] ... [IMG r-1]. The id before them is the official `<|image|>` token."""
-    first = len(tokenizer) + 1
+    """Ids of [IMG0] ... [IMG r-1]. The id before them is the official `<|image|>` token.
+
+    They are behind every id the tokenizer gives, also where its ids have gaps.
+    """
+    first = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values())) + 1
     return tuple(range(first, first + num_img_tokens))
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
@@ -22,31 +23,87 @@ class Examples(NamedTuple):
     images: Tensor  # (B, 3, H, W) or (B, Dv)
     captions: list[str]
 
+    def rows(self, which: slice) -> "Examples":
+        """Some of them."""
+        return Examples(*(column[which] for column in self))
+
+
+class Part(NamedTuple):
+    """What of each batch one process computes: neighbouring rows, in micro-batches."""
+
+    batch_size: int  # of all processes together
+    processes: int
+    own: slice  # rows of the batch
+    micro_batches: list[slice]  # of the own rows
+
+    @property
+    def first(self) -> int:
+        """The first own row."""
+        return self.own.start
+
+
+def split_batch(profile, process: int = 0, processes: int = 1, micro_batches: int = 1) -> Part:
+    """The part of process number `process`; all parts are as equal as whole pairs allow.
+
+    Rows 2i and 2i+1 stay together, since captions are joined in such pairs. Raises GillError
+    where there are fewer pairs than parts.
+    """
+    size, unit = profile.batch_size, 2 if profile.join_probability > 0 else 1
+    if size % unit:
+        raise GillError(
+            f"batch_size={size} is odd, but captions are joined in pairs; "
+            "use an even batch or join_probability=0"
+        )
+    units, parts = size // unit, processes * micro_batches
+    if micro_batches < 1 or units < parts:
+        raise GillError(
+            f"batch_size={size} cannot be split over {processes} processes with "
+            f"gradient_accumulation_steps={micro_batches}: each part needs {unit} rows or more"
+        )
+    edges = [unit * (units * i // parts) for i in range(parts + 1)]
+    edges = edges[process * micro_batches : (process + 1) * micro_batches + 1]
+    inner = [edge - edges[0] for edge in edges]
+    slices = [slice(a, b) for a, b in zip(inner, inner[1:])]
+    return Part(size, processes, slice(edges[0], edges[-1]), slices)
+
 
 class Order:
     """Batches of (epoch, position), from `start` to `steps`; a pure function of the seed.
 
-    Each epoch is its own permutation, and the incomplete batch at its end is dropped.
+    Each epoch is its own permutation, and the incomplete batch at its end is dropped. Of each
+    batch `own` rows are given.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, start: int, steps: int):
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        start: int,
+        steps: int,
+        own: slice = slice(None),
+    ):
         if size < batch_size:
             raise GillError(f"the dataset has {size} pairs, fewer than one batch of {batch_size}")
         self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.start, self.steps = start, steps
+        self.start, self.steps, self.own = start, steps, own
+        self.epoch, self.permutation = None, None
 
     def __len__(self) -> int:
         return max(0, self.steps - self.start)
 
     def __iter__(self):
-        per_epoch, order = self.size // self.batch_size, (-1, None)
         for step in range(self.start, self.steps):
-            epoch, place = divmod(step, per_epoch)
-            if order[0] != epoch:
-                rng = np.random.default_rng([self.seed, 0, epoch])
-                order = (epoch, rng.permutation(self.size).tolist())
-            first = place * self.batch_size
-            yield [(epoch, i) for i in order[1][first : first + self.batch_size]]
+            yield self.batch(step)[self.own]
+
+    def batch(self, step: int) -> list[tuple[int, int]]:
+        """The whole batch of a step."""
+        epoch, place = divmod(step, self.size // self.batch_size)
+        if self.epoch != epoch:
+            rng = np.random.default_rng([self.seed, 0, epoch])
+            self.epoch, self.permutation = epoch, rng.permutation(self.size)
+        first = place * self.batch_size
+        return [(epoch, i) for i in self.permutation[first : first + self.batch_size].tolist()]
 
 
 class Loading:
@@ -77,6 +134,16 @@ class Loading:
             pixels = self.image_processor(images=images, return_tensors="pt").pixel_values
             return Examples(ids, pixels, captions)
         return Examples(ids, self.image_features[torch.tensor(images)], captions)
+
+    def loader(self, order: Order, num_workers: int = 0) -> DataLoader:
+        """Examples in `order`; draws nothing from torch's global generator."""
+        return DataLoader(
+            self,
+            batch_sampler=order,
+            collate_fn=self.collate,
+            num_workers=num_workers,
+            generator=torch.Generator(),
+        )
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """What a training run keeps on disk to go on exactly where it was: weights, optimizer, log.
 
 A checkpoint is one safetensors file, written atomically: joints, Adam's two moments, and in
-the metadata the step and the settings it was made by. The last KEEP are kept.
+the metadata the step and the settings it was made by. There is no state of a random generator
+among it: whatever a step draws, it draws from a generator made of the seed and its number.
 """
 
 import hashlib
@@ -17,7 +18,6 @@ from gill_lite.errors import GillError
 from gill_lite.files import read_text, write_bytes, write_text
 from gill_lite.model import Gill
 
-KEEP = 2
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -32,10 +32,23 @@ def fingerprint(backbones) -> str:
 
 
 class TrainState:
-    """Checkpoints of `gill` and `optimizer` (AdamW over its trainable parameters)."""
+    """Checkpoints of `gill` and `optimizer` (AdamW over its trainable parameters).
 
-    def __init__(self, directory: Path, gill: Gill, optimizer: torch.optim.AdamW, settings: dict):
+    The last `keep` are kept.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        gill: Gill,
+        optimizer: torch.optim.AdamW,
+        settings: dict,
+        keep: int = 2,
+    ):
+        if keep < 1:
+            raise GillError(f"keep must be at least 1 checkpoint, not {keep}")
         self.directory, self.gill, self.optimizer = directory, gill, optimizer
+        self.keep = keep
         self.settings = json.loads(json.dumps(settings))  # as it will be read back
 
     def files(self) -> list[Path]:
@@ -46,10 +59,16 @@ class TrainState:
         """Remove all checkpoints; the step to start from is 0."""
         for path in self.files():
             path.unlink()
+        self.tidy()
         return 0
 
+    def tidy(self) -> None:
+        """Remove what a kill left half-written."""
+        for path in self.directory.glob(".state-*.safetensors.*"):
+            path.unlink()
+
     def save(self, step: int) -> None:
-        """Write the state after `step` steps, then remove all but the last KEEP."""
+        """Write the state after `step` steps, then remove all but the last `keep`."""
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.gill.trainable_parameters().items():
             moments = self.optimizer.state[parameter]
@@ -59,7 +78,7 @@ class TrainState:
         about = json.dumps({"step": step, "settings": self.settings}, sort_keys=True)
         path = self.directory / f"state-{step:08d}.safetensors"
         write_bytes(path, save(tensors, metadata={ABOUT: about}))
-        for old in self.files()[:-KEEP]:
+        for old in self.files()[: -self.keep]:
             old.unlink()
 
     def restore(self, steps: int) -> int:
@@ -101,16 +120,41 @@ class TrainState:
 
 
 class Log:
-    """A JSONL file, one object a line. Rows of steps that will be made again are dropped."""
+    """A JSONL file, one object a line. Rows of steps that will be made again are dropped.
 
-    def __init__(self, path: Path, start: int):
+    With `tensorboard`, a folder, numbers go there, too.
+    """
+
+    def __init__(self, path: Path, start: int, tensorboard: Path | None = None):
         self.path, kept = path, []
         if start and path.exists():
             whole = read_text(path, "training log").rpartition("\n")[0]  # the last may be torn
             kept = [line for line in whole.splitlines() if json.loads(line)["step"] < start]
         write_text(path, "".join(line + "\n" for line in kept))
+        self.writer = None if tensorboard is None else _summary_writer(tensorboard, start)
 
     def add(self, row: dict) -> None:
         """Append a row."""
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        if self.writer:
+            for name in row.keys() - {"step"}:
+                self.writer.add_scalar(f"train/{name}", row[name], row["step"])
+            self.writer.flush()
+
+    def close(self) -> None:
+        """Nothing more will be added."""
+        if self.writer:
+            self.writer.close()
+
+
+def _summary_writer(folder: Path, start: int):
+    """TensorBoard's writer. Raises GillError where the package is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise GillError(
+            "--tensorboard needs the package tensorboard; install it with "
+            "`pip install 'gill-lite[paper]'`"
+        ) from error
+    return SummaryWriter(str(folder), purge_step=start)

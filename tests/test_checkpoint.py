@@ -1,12 +1,14 @@
 """Joints saved and loaded, and what is said of files that do not fit."""
 
 import json
+from pickle import dumps, loads
 
 import pytest
 import tiny_backbones
 import torch
 
-from gill_lite import checkpoint
+from gill_lite import checkpoint, official
+from gill_lite.config import GillConfig
 from gill_lite.errors import GillError
 from gill_lite.mappers import KINDS
 from gill_lite.model import build_gill
@@ -116,63 +118,162 @@ OFFICIAL |= {"gen_emb_dim": 77, "text_fc_mode": "linear", "ret_text_fc_mode": "l
 
 
 @pytest.fixture
-def official(backbones, tmp_path):
+def folder(backbones, tmp_path):
     """A folder in the official format with a linear mapper, and the Gill it was made from."""
     gill = build_gill(tiny_backbones.profile(), backbones, "linear", seed=3)
     ids = list(gill.config.img_token_ids)
     args = {**OFFICIAL, "retrieval_token_idx": ids, "gen_token_idx": ids}
-    (tmp_path / checkpoint.OFFICIAL_ARGS).write_text(json.dumps(args))
+    (tmp_path / official.ARGS).write_text(json.dumps(args))
     state = checkpoint.to_official(gill)
-    torch.save({"state_dict": state}, tmp_path / checkpoint.OFFICIAL_WEIGHTS)
+    torch.save({"state_dict": state}, tmp_path / official.WEIGHTS)
     return tmp_path, gill, state, args
 
 
-def test_a_linear_official_model_loads(official, backbones):
-    folder, gill, _, _ = official
-    back = checkpoint.load_official(folder, *frozen(backbones))
+def loads_as(path, gill, backbones) -> bool:
+    """Whether every joint of the official folder is the one of `gill`."""
+    back = checkpoint.load_official(path, *frozen(backbones)).trainable_parameters()
+    own = gill.trainable_parameters()
+    return back.keys() == own.keys() and all(torch.equal(back[n], own[n]) for n in own)
+
+
+def test_a_linear_official_model_loads(folder, backbones):
+    path, gill, _, _ = folder
+    assert loads_as(path, gill, backbones)
+    back = checkpoint.load_official(path, *frozen(backbones))
     hidden = torch.randn(2, 8, 16)
     assert torch.equal(back.prompt_embeds(hidden), gill.prompt_embeds(hidden))
+    assert not back.training
 
 
-def test_official_names_that_do_not_fit_are_all_listed(official, backbones):
-    folder, _, state, _ = official
+def test_names_of_parallel_training_and_both_names_at_once(folder, backbones):
+    path, gill, state, _ = folder
+    parallel = {f"module.{name}": value for name, value in state.items()}
+    torch.save({"state_dict": parallel}, path / official.WEIGHTS)
+    assert loads_as(path, gill, backbones)
+    stale = {name: torch.zeros(3) for name in parallel}  # the official pruning leaves such behind
+    torch.save({"state_dict": {**state, **stale}}, path / official.WEIGHTS)
+    assert loads_as(path, gill, backbones)
+
+
+def test_an_embedding_that_is_not_pruned_is_cut_to_the_img_rows(folder, backbones):
+    path, gill, state, args = folder
+    name, first = "model.input_embeddings.weight", args["gen_token_idx"][0]
+    state[name] = torch.cat([torch.randn(first, 16), state[name]])
+    torch.save({"state_dict": state, "epoch": 3}, path / official.WEIGHTS)
+    assert loads_as(path, gill, backbones)
+    state[name] = torch.cat([state[name], torch.zeros(1, 16)])  # which rows, nobody knows
+    torch.save({"state_dict": state}, path / official.WEIGHTS)
+    with pytest.raises(GillError, match=rf"{name} is \({len(state[name])}, 16\) but must be"):
+        checkpoint.load_official(path, *frozen(backbones))
+
+
+def test_a_file_with_the_frozen_models_in_it_is_told_to_be_pruned(folder, backbones):
+    path, _, state, _ = folder
+    state["model.lm.model.decoder.layers.0.fc1.weight"] = torch.zeros(2)
+    torch.save({"state_dict": state}, path / official.WEIGHTS)
+    with pytest.raises(GillError, match="1 tensors of the frozen models, .*prune_model_ckpt"):
+        checkpoint.load_official(path, *frozen(backbones))
+
+
+def test_official_names_that_do_not_fit_are_all_listed(folder, backbones):
+    path, _, state, _ = folder
     state["model.surprise"] = state.pop("model.logit_scale")
     state["model.visual_fc.bias"] = torch.zeros(5)
-    torch.save({"state_dict": state}, folder / checkpoint.OFFICIAL_WEIGHTS)
+    torch.save({"state_dict": state}, path / official.WEIGHTS)
     with pytest.raises(GillError) as error:
-        checkpoint.load_official(folder, *frozen(backbones))
-    for fault in ("missing logit_scale", "unknown model.surprise", "visual_fc.bias is (5,)"):
-        assert fault in str(error.value)
+        checkpoint.load_official(path, *frozen(backbones))
+    faults = str(error.value).split(": ", 1)[1].split("; ")
+    assert faults == [
+        "missing model.logit_scale",
+        "model.visual_fc.bias is (5,) but must be (6,)",
+        "unknown model.surprise",
+    ]
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
         ({"text_fc_mode": "wavenet"}, "text_fc_mode='wavenet' is not supported"),
+        ({"share_ret_gen": False}, "share_ret_gen=False is not supported"),
+        ({"text_emb_layers": [-1, 3]}, "text_emb_layers=.-1, 3. is not supported"),
         ({"gen_token_idx": [1]}, "must share their .IMG. tokens"),
+        ({"retrieval_token_idx": 5, "gen_token_idx": 5}, "must be a list of token ids, not 5"),
         ({"num_tokens": None}, "lacks num_tokens"),
+        ({"ret_emb_dim": "6"}, "ret_emb_dim must be whole numbers above 0"),
     ],
 )
-def test_official_arguments_that_we_do_not_know(official, backbones, change, message):
-    folder, _, _, args = official
+def test_official_arguments_that_we_do_not_know(folder, backbones, change, message):
+    path, _, _, args = folder
     args = {name: value for name, value in {**args, **change}.items() if value is not None}
-    (folder / checkpoint.OFFICIAL_ARGS).write_text(json.dumps(args))
+    (path / official.ARGS).write_text(json.dumps(args))
     with pytest.raises(GillError, match=message):
-        checkpoint.load_official(folder, *frozen(backbones))
+        checkpoint.load_official(path, *frozen(backbones))
 
 
-def test_a_pickle_with_code_in_it_is_not_run(official, backbones):
-    class Evil:
-        def __reduce__(self):
-            return (print, ("run",))
+class Evil:
+    """A pickle of it writes a file when it is opened."""
 
-    folder, _, _, _ = official
-    torch.save({"state_dict": Evil()}, folder / checkpoint.OFFICIAL_WEIGHTS)
-    with pytest.raises(GillError, match="cannot be read as a plain weight file"):
-        checkpoint.load_official(folder, *frozen(backbones))
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (open, (str(self.mark), "w"))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(dumps(value))])
+@pytest.mark.parametrize("where", ["whole", "state_dict", "tensor"])
+def test_a_pickle_with_code_in_it_is_refused_and_not_run(folder, backbones, save, where):
+    path, _, state, _ = folder
+    evil = Evil(path / "ran")
+    inside = {"whole": evil, "state_dict": {"state_dict": evil}}
+    inside["tensor"] = {"state_dict": {**state, "model.logit_scale": evil}}
+    save(inside[where], path / official.WEIGHTS)
+    with pytest.raises(GillError, match="which are refused and were not run") as error:
+        checkpoint.load_official(path, *frozen(backbones))
+    assert "\n" not in str(error.value) and not (path / "ran").exists()
+    torch.load(path / official.WEIGHTS, weights_only=False) if save is torch.save else loads(
+        (path / official.WEIGHTS).read_bytes()
+    )
+    assert (path / "ran").exists(), "the code in the file would have run"
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "is missing or no weight file"),
+        (b"<!doctype html><html>not found</html>", "is missing or no weight file"),
+        ({"model.logit_scale": torch.ones(())}, "holds no 'state_dict'"),
+        (
+            {"state_dict": {"epoch": 3, 5: torch.ones(1)}},
+            "must hold named tensors alone, .*5, epoch",
+        ),
+        (None, "is missing or no weight file"),
+    ],
+)
+def test_files_that_hold_no_weights(folder, backbones, content, message):
+    path = folder[0] / official.WEIGHTS
+    path.unlink()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        torch.save(content, path)
+    with pytest.raises(GillError, match=f"{official.WEIGHTS}.*{message}"):
+        checkpoint.load_official(folder[0], *frozen(backbones))
 
 
 def test_the_transformer_mappers_of_our_own_have_no_official_name(backbones):
     gill = build_gill(tiny_backbones.profile(), backbones, "encoder")
     with pytest.raises(GillError, match="official model has no mapper 'encoder'"):
         checkpoint.to_official(gill)
+
+
+def test_sizes_of_the_paper_are_known_without_a_backbone():
+    config = GillConfig(tuple(range(50_266, 50_274)), prompt_width=768)
+    state = torch.get_rng_state()
+    shapes = checkpoint.shapes_between(config, width=4096, vision_width=1024)
+    assert sum(shape.numel() for shape in shapes.values()) == 50_096_385  # DESIGN, official code
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_shapes_are_those_of_a_model_with_backbones(backbones, gill):
+    assert checkpoint.shapes_between(gill.config, 16, 8) == checkpoint.joint_shapes(gill)

@@ -1,5 +1,7 @@
 """Verdicts are computed from per-story scores by one rule."""
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -124,7 +126,8 @@ def test_the_papers_own_numbers_satisfy_every_claim():
 
 def test_claims_file_holds_no_verdict_and_names_its_source():
     claims = cl.read_claims()
-    assert {item.table for item in claims} == {"vist"} and len(claims) >= 7
+    counts = Counter(item.table for item in claims)
+    assert counts["vist"] >= 7 and counts["visdial"] >= 6
     assert all("2305.17216" in item.source for item in claims)
     words = (cl.REPRODUCED, "within noise")
     assert not any(word in item.statement for item in claims for word in words)

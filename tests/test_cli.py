@@ -52,14 +52,13 @@ def test_every_option_is_explained(name, capsys):
     [
         ("reproduce --profile minni", "unknown profile 'minni'; did you mean 'mini'?"),
         ("reproduce --profile paper", "profile 'paper' cannot be reproduced yet"),
-        ("reproduce --tables 7", "no table '7' to reproduce; known: 1."),
+        ("reproduce --tables 7", "no table '7' to reproduce; known: 1, 2"),
         ("evaluate 7", "no table '7'"),
         ("train --profile minni", "did you mean 'mini'?"),
         ("chat --profile minni hello", "did you mean 'mini'?"),
         ("chat @nowhere.png", "image nowhere.png is missing"),
         ("doctor --profile minni", "did you mean 'mini'?"),
-        ("fetch", "'fetch' is not there yet"),
-        ("convert some.pth", "'convert' is not there yet"),
+        ("convert nowhere -o out", "nowhere/model_args.json is missing"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(typed, sentence, capsys, tmp_path, monkeypatch):
@@ -116,21 +115,36 @@ def stand_in(monkeypatch):
 
 
 def test_train_passes_its_options_on(stand_in):
-    calls = stand_in("gill_lite.train", "train_command")
+    calls = stand_in("gill_lite.train_command", "train_command")
     assert cli.main("train --seed 2 --steps 5 --mapper linear --no-resume -o out".split()) == 0
     options = {"seed": 2, "steps": 5, "mapper": "linear", "resume": False}
-    assert calls == [("train_command", ("mini", Path("out")), options)]
+    defaults = {"seed": 0, "steps": None, "mapper": "gill", "resume": True, "captions": None}
+    defaults |= {"images": None, "shards": None, "num_workers": 0, "lm": None, "vision": None}
+    defaults |= {"diffusion": None, "quantize": "none", "batch_size": None, "save_every": 200}
+    defaults |= {"gradient_accumulation_steps": 1, "mixed_precision": None, "keep": 2}
+    defaults |= {"tensorboard": False}
+    assert calls == [("train_command", ("mini", Path("out")), defaults | options)]
     cli.main(["train"])
-    defaults = {"seed": 0, "steps": None, "mapper": "gill", "resume": True}
     assert calls[1] == ("train_command", ("mini", Path("runs/train/gill-0")), defaults)
+    typed = "--profile paper --shards x.tar --lm a --quantize 4bit --batch-size 8 --tensorboard"
+    cli.main(["train", *typed.split()])
+    options = {"shards": "x.tar", "lm": "a", "quantize": "4bit", "batch_size": 8}
+    assert calls[2][1:] == (
+        ("paper", Path("runs/train/gill-0")),
+        defaults | options | {"tensorboard": True},
+    )
 
 
 def test_choices_are_the_ones_the_code_knows():
+    from gill_lite import cli_train
+    from gill_lite.backbones import QUANTIZE
     from gill_lite.mappers import KINDS
+    from gill_lite.train_step import PRECISIONS
     from gill_lite.world.pretrain import STAGES
 
     assert cli.STAGES == STAGES
-    assert set(cli.MAPPERS) == set(KINDS)
+    assert set(cli_train.MAPPERS) == set(KINDS)
+    assert cli_train.PRECISIONS == PRECISIONS and cli_train.QUANTIZE == QUANTIZE
 
 
 def test_pretrain_and_export_pass_their_options_on(stand_in):
@@ -148,23 +162,23 @@ def test_pretrain_and_export_pass_their_options_on(stand_in):
 
 
 def test_an_interrupt_is_one_line_and_130(stand_in, monkeypatch, capsys):
-    stand_in("gill_lite.train", "train_command")
+    stand_in("gill_lite.train_command", "train_command")
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["gill_lite.train"], "train_command", interrupted)
+    monkeypatch.setattr(sys.modules["gill_lite.train_command"], "train_command", interrupted)
     assert cli.main(["train"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_bug_is_not_dressed_up_as_bad_input(stand_in, monkeypatch):
-    stand_in("gill_lite.train", "train_command")
+    stand_in("gill_lite.train_command", "train_command")
 
     def buggy(*args, **kwargs):
         raise KeyError("a bug")
 
-    monkeypatch.setattr(sys.modules["gill_lite.train"], "train_command", buggy)
+    monkeypatch.setattr(sys.modules["gill_lite.train_command"], "train_command", buggy)
     with pytest.raises(KeyError):
         cli.main(["train"])
 

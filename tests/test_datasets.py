@@ -1,7 +1,12 @@
 """Readers of the official formats, the export of the mini world into them, and real data."""
 
+import io
 import json
+import pickle
 import struct
+import tarfile
+import time
+import warnings
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -10,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gill_lite.datasets.captions import read_captions
-from gill_lite.datasets.images import open_image, squash
+from gill_lite.datasets.captions import pairs_dataset, read_captions
+from gill_lite.datasets.images import SUFFIXES, open_image, squash, starts_like_a_picture
 from gill_lite.datasets.partiprompts import confident_label, read_partiprompts
+from gill_lite.datasets.reading import PROBE
+from gill_lite.datasets.shards import find_shards, read_shards
 from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
 from gill_lite.errors import GillError
@@ -23,6 +30,7 @@ from gill_lite.world.scene import is_novel
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 ALIGNMENT = SHARED / "PartiPromptsAllDecisions_Alignment.tsv"
+REALISM = SHARED / "PartiPromptsAllDecisions_Realism.tsv"
 needs_partiprompts = pytest.mark.skipif(
     not ALIGNMENT.exists(), reason=f"the real PartiPrompts annotations are not at {ALIGNMENT}"
 )
@@ -349,13 +357,260 @@ def test_captions_broken_files_are_named(tmp_path):
     with pytest.raises(GillError, match="must start with the line 'caption<TAB>image'"):
         read_captions(tmp_path / "c.tsv", tmp_path)
     (tmp_path / "c.tsv").write_text('caption\timage\n"stray\ta.png\nx\ta.png\ny"\ta.png\n')
-    with pytest.raises(GillError, match="line 4 of .*stray quote"):
+    with pytest.raises(GillError, match="line 2 of .*stray quote"):
         read_captions(tmp_path / "c.tsv", tmp_path)
     (tmp_path / "c.tsv").write_bytes(b"caption\timage\n\xff\xfe\ta.png\n")
     with pytest.raises(GillError, match="cannot be read"):
         read_captions(tmp_path / "c.tsv", tmp_path)
     with pytest.raises(GillError, match="gone.tsv is missing"):
         read_captions(tmp_path / "gone.tsv", tmp_path)
+
+
+def many_rows(path, count: int) -> None:
+    path.write_text("caption\timage\n" + "".join(f"word {i}\t{i}.jpg\n" for i in range(count)))
+
+
+def test_a_folder_without_the_images_fails_in_seconds_with_the_count(tmp_path):
+    (tmp_path / "images").mkdir()
+    many_rows(tmp_path / "c.tsv", 300_000)
+    for read in (read_captions, pairs_dataset):
+        started = time.perf_counter()
+        with pytest.raises(
+            GillError, match=rf"c.tsv: all of its first {PROBE} .*missing image {PROBE}; .* 0.jpg"
+        ):
+            read(tmp_path / "c.tsv", tmp_path / "images")
+        assert time.perf_counter() - started < 5
+    many_rows(tmp_path / "few.tsv", 7)
+    with pytest.raises(GillError, match=r"few.tsv: 7 of 7 .*missing image 7; at most 50% may be"):
+        pairs_dataset(tmp_path / "few.tsv", tmp_path / "images")
+
+
+# ---- pairs for training: a TSV and its folder, or webdataset shards ------------------------
+
+
+def colours(count: int) -> list[tuple[int, int, int]]:
+    return [(10 * i, 255 - 10 * i, 7) for i in range(count)]
+
+
+def jpeg(color, size=(16, 12)) -> bytes:
+    content = io.BytesIO()
+    picture(color, size).save(content, "JPEG", quality=95)
+    return content.getvalue()
+
+
+def shows(image, color) -> bool:
+    return all(abs(a - b) < 6 for a, b in zip(image.getpixel((4, 4)), color, strict=True))
+
+
+def write_pairs(tmp_path, texts):
+    pairs = [(text, f"{i}.png", picture(c)) for i, (text, c) in
+             enumerate(zip(texts, colours(len(texts)), strict=True))]  # fmt: skip
+    ex.write_captions(tmp_path / "c.tsv", tmp_path / "images", pairs)
+    return tmp_path / "c.tsv", tmp_path / "images"
+
+
+def test_tsv_pairs_are_those_of_the_reader_at_random_access(tmp_path):
+    texts = ["plain", 'a "quoted" word', '"all quoted"', "a\ttab", "ünïcode é", "last"]
+    tsv, images = write_pairs(tmp_path, texts)
+    with tsv.open("a") as file:
+        file.write("\n" + "gone\tmissing.png")
+    pairs = pairs_dataset(tsv, images)
+    assert len(pairs) == 6 and pairs.skipped == Counter({"missing image": 1})
+    assert pairs.summary().endswith("6 of 7 usable; skipped 1 (missing image 1)")
+    for i in (5, 0, 3, 2, 1, 4):
+        image, caption = pairs[i]
+        assert caption == texts[i] and shows(image, colours(6)[i])
+    again = pickle.loads(pickle.dumps(pairs))  # as a data loader's workers get it
+    assert [caption for _, caption in again] == texts
+    assert again.about() == pairs.about() and pairs.about()["pairs"] == 6
+    with pytest.raises(IndexError):
+        pairs[6]
+
+
+def test_a_damaged_picture_gives_way_to_the_next_and_is_counted(tmp_path):
+    tsv, images = write_pairs(tmp_path, ["a", "b", "c"])
+    (images / "1.png").write_bytes(b"<html>gone</html>")
+    pairs = pairs_dataset(tsv, images)
+    with pytest.warns(UserWarning, match=r"pair 1 gives way .*1.png is a web page"):
+        assert pairs[1][1] == "c"
+    assert pairs.damaged == Counter({"unreadable image": 1})
+    (images / "2.png").unlink()  # the last one's next is the first
+    with pytest.warns(UserWarning, match="2.png is missing"):
+        assert pairs[2][1] == "a"
+
+
+def test_a_folder_of_damaged_pictures_stops_training_with_the_count(tmp_path):
+    tsv, images = write_pairs(tmp_path, [str(i) for i in range(20)])
+    for path in images.iterdir():
+        path.write_bytes(b"<html>gone</html>")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(GillError, match=r"c.tsv: 11 of 11 pictures opened so far are damaged"):
+            pairs_dataset(tsv, images)[0]
+
+
+def write_shard(path, samples) -> None:
+    """samples: (key, {suffix: bytes}), written as img2dataset's writer does."""
+    with tarfile.open(path, "w") as tar:
+        for key, members in samples:
+            for suffix, content in members.items():
+                info = tarfile.TarInfo(f"{key}.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+def sample(number: int, caption: str, color=(200, 30, 30)) -> tuple[str, dict]:
+    about = json.dumps({"caption": caption, "status": "success"}).encode()
+    return f"{number:09d}", {"jpg": jpeg(color), "txt": caption.encode(), "json": about}
+
+
+@pytest.fixture
+def cc3m(tmp_path):
+    """Three shards of four pairs, pair i of colour i."""
+    folder = tmp_path / "cc3m"
+    folder.mkdir()
+    for shard in range(3):
+        numbers = range(4 * shard, 4 * shard + 4)
+        told = [sample(i, f"caption {i}", colours(12)[i]) for i in numbers]
+        write_shard(folder / f"{shard:05d}.tar", told)
+    return folder
+
+
+@pytest.mark.parametrize("how", ["folder", "braces", "star", "list"])
+def test_shards_give_the_pair_asked_for(cc3m, how):
+    names = {
+        "folder": cc3m,
+        "braces": str(cc3m / "{00000..00002}.tar"),
+        "star": f"{cc3m}/*.tar",
+        "list": [cc3m / "00000.tar", cc3m / "{00001..00002}.tar"],
+    }
+    pairs = read_shards(names[how], strict=True)
+    assert len(pairs) == pairs.eligible == 12 and not pairs.skipped
+    for i in (11, 0, 7, 4):
+        image, caption = pairs[i]
+        assert caption == f"caption {i}" and shows(image, colours(12)[i])
+
+
+def test_brace_patterns_keep_their_zeros_and_multiply(tmp_path):
+    for name in ("a08", "a09", "a10", "b08", "b09", "b10"):
+        (tmp_path / name).touch()
+    found = find_shards([tmp_path / "a{08..10}", tmp_path / "b{08..10}"])
+    assert [path.name for path in found] == ["a08", "a09", "a10", "b08", "b09", "b10"]
+    with pytest.raises(GillError, match=r"2 of 4 shards of .* are missing, .*first is .*a11"):
+        find_shards(str(tmp_path / "a{09..12}"))
+    with pytest.raises(GillError, match=r"1 of 1 shards of .*\*.tar are missing"):
+        find_shards(tmp_path)
+
+
+def test_shards_of_the_webdataset_writer_are_read_as_it_reads_them(tmp_path):
+    webdataset = pytest.importorskip("webdataset", reason="the webdataset extra is not installed")
+    path = tmp_path / "00000.tar"
+    long = "x" * 90  # names over 100 bytes take another header
+    with webdataset.TarWriter(str(path)) as writer:
+        for number in (0, 1, 2):
+            key, members = sample(number, f"caption {number}", colours(3)[number])
+            writer.write({"__key__": f"{long}{key}", **members})
+    theirs = webdataset.WebDataset(str(path), shardshuffle=False).decode("pil")
+    theirs = list(theirs.to_tuple("jpg", "txt"))
+    ours = list(read_shards(path, strict=True))
+    assert [caption for _, caption in ours] == [caption for _, caption in theirs]
+    for (image, _), (their_image, _) in zip(ours, theirs, strict=True):
+        assert np.array_equal(np.asarray(image), np.asarray(their_image.convert("RGB")))
+
+
+def test_unusable_samples_are_counted_by_reason(tmp_path):
+    good = [sample(i, f"caption {i}") for i in range(6)]
+    bad = [
+        ("000000010", {"jpg": jpeg((1, 2, 3)), "json": b"{}"}),
+        ("000000011", {"txt": b"no picture", "json": b"{}"}),
+        ("000000012", {"jpg": jpeg((1, 2, 3)), "txt": b" \n"}),
+        ("000000013", {"jpg": b"<html>404</html>", "txt": b"a page"}),
+        ("000000014", {"jpg": b"", "txt": b"nothing"}),
+    ]
+    write_shard(tmp_path / "00000.tar", bad[:2] + good + bad[2:])
+    reasons = {"missing member": 2, "empty caption": 1, "unreadable image": 2}
+    for _ in ("made", "kept"):
+        pairs = read_shards(tmp_path)
+        assert len(pairs) == 6 and pairs.eligible == 11 and pairs.skipped == Counter(reasons)
+        assert [caption for _, caption in pairs] == [f"caption {i}" for i in range(6)]
+    with pytest.raises(GillError, match=r"sample 000000010 of .*00000.tar lacks its caption"):
+        read_shards(tmp_path, strict=True)
+    with pytest.raises(GillError, match=r"5 of 11 .*missing member 2.* at most 40% may be"):
+        read_shards(tmp_path, max_skipped=0.4)
+
+
+def test_a_truncated_shard_gives_what_is_whole_and_counts_what_is_lost(tmp_path):
+    path = tmp_path / "00000.tar"
+    write_shard(path, [sample(i, f"caption {i}") for i in range(8)])
+    whole = path.read_bytes()
+    each = 6 * 512 + (len(jpeg((200, 30, 30))) // 512) * 512
+    for size, usable in (
+        (each * 5 + 700, 5),
+        (each * 5, 5),
+        (each * 6 - 1600, 5),
+        (each * 6 - 1300, 6),
+    ):
+        path.write_bytes(whole[:size])
+        pairs = read_shards(path)
+        assert [caption for _, caption in pairs] == [f"caption {i}" for i in range(usable)]
+        assert pairs.skipped == Counter({"truncated shard": 1})
+    (tmp_path / "00000_stats.json").write_text(json.dumps({"count": 9, "successes": 8}))
+    path.write_bytes(whole[: each * 6])  # another size: the kept index is not this file's
+    pairs = read_shards(path)
+    assert (len(pairs), pairs.eligible) == (6, 8) and pairs.skipped["truncated shard"] == 2
+    path.write_bytes(whole[: each * 3])
+    with pytest.raises(GillError, match=r"5 of 8 .*truncated shard 5.* is cut off behind"):
+        read_shards(path)
+
+
+def test_damage_inside_a_shard_is_no_silent_end(cc3m):
+    content = bytearray((cc3m / "00001.tar").read_bytes())
+    middle = content.index(b"000000006.jpg")
+    content[middle : middle + 400] = b"?" * 400
+    (cc3m / "00001.tar").write_bytes(content)
+    pairs = read_shards(cc3m)
+    assert pairs.skipped["truncated shard"] == 1
+    assert [caption for _, caption in pairs][4:7] == ["caption 4", "caption 5", "caption 8"]
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>404</html>" * 40])
+def test_a_shard_that_is_no_tar_file_is_named(cc3m, content):
+    (cc3m / "00001.tar").write_bytes(content)
+    with pytest.raises(GillError, match="00001.tar is not a tar file"):
+        read_shards(cc3m)
+
+
+def test_a_picture_cut_off_inside_its_shard_gives_way(tmp_path):
+    _, members = sample(0, "cut")
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, "JPEG")
+    members["jpg"] = content.getvalue()[:900]
+    write_shard(tmp_path / "0.tar", [("0", members), sample(1, "whole")])
+    pairs = read_shards(tmp_path / "0.tar")
+    assert len(pairs) == 2
+    with pytest.warns(UserWarning, match=r"pair 0 gives way .*0.tar is damaged or cut off"):
+        assert pairs[0][1] == "whole"
+
+
+def test_an_index_that_cannot_be_kept_is_told(cc3m, monkeypatch):
+    from gill_lite.datasets import shards
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shards, "write_json", refuse)
+    with pytest.warns(UserWarning, match="00002.tar.index.json cannot be kept"):
+        assert len(read_shards(cc3m / "00002.tar")) == 4
+    assert not list(cc3m.glob("*.json"))
+
+
+def test_every_format_pil_writes_starts_like_a_picture():
+    for suffix in SUFFIXES:
+        content = io.BytesIO()
+        picture().save(content, Image.registered_extensions()[suffix])
+        assert starts_like_a_picture(content.getvalue()[:16]), suffix
+    assert not starts_like_a_picture(b"<!doctype html>")
 
 
 # ---- the mini world in these formats -----------------------------------------------------
@@ -492,6 +747,29 @@ def test_partiprompts_labels_match_the_official_counts():
     assert votes == {"gen": 3854, "ret": 2836, "same": 1468}
     assert Counter(len(prompt.votes) for prompt in reading.examples) == {5: 1630, 4: 2}
     assert sum('"' in prompt.text for prompt in reading.examples) > 0  # quotes are kept
+
+
+@needs_partiprompts
+def test_realism_annotations_are_read_alike():
+    alignment, realism = (read_partiprompts(path).examples for path in (ALIGNMENT, REALISM))
+    assert [prompt.text for prompt in realism] == [prompt.text for prompt in alignment]
+    assert Counter(p.label for p in realism) == {"gen": 402, "ret": 370, "same": 860}
+    assert Counter(len(prompt.votes) for prompt in realism) == {5: 1630, 4: 2}
+
+
+@needs_partiprompts
+@pytest.mark.parametrize("path", [ALIGNMENT, REALISM], ids=["alignment", "realism"])
+def test_every_label_is_the_official_processings(path):
+    """Its form: split the file's lines by hand; a prompt without agreement becomes `same`."""
+    lines = path.read_text(encoding="utf-8").split("\n")[1:1633]
+    prompts = read_partiprompts(path).examples
+    assert len(lines) == len(prompts) == 1632
+    for line, prompt in zip(lines, prompts, strict=True):
+        counts = Counter(line.split("\t")[-1].strip().split(","))
+        gen, ret = counts["gen"], counts["ret"]
+        agreed = max(gen, ret) >= 4 or (gen, ret) in {(3, 0), (3, 1), (0, 3), (1, 3)}
+        assert prompt.label == (counts.most_common(1)[0][0] if agreed else "same"), line
+        assert prompt.text == line.split("\t")[0]
 
 
 @pytest.mark.parametrize(

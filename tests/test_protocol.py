@@ -1,5 +1,6 @@
 """Contexts, protocols, and the resumable run."""
 
+import dataclasses
 import json
 import multiprocessing
 
@@ -10,6 +11,7 @@ from gill_lite.datasets.visdial import Dialogue
 from gill_lite.datasets.vist import VistStory
 from gill_lite.errors import GillError
 from gill_lite.evaluate import protocol as pr
+from gill_lite.files import DATA
 
 # ---- contexts ----------------------------------------------------------------------------
 
@@ -75,9 +77,29 @@ def test_protocols_differ_where_the_official_code_is_at_fault():
     official, corrected = pr.get_protocol("official"), pr.get_protocol("corrected")
     assert official.one_generator and not corrected.one_generator
     assert (official.output_key, corrected.output_key) == ("target", "example")
-    assert official.lpips_size == corrected.lpips_size == 256
+    assert (official.visdial_lpips, corrected.visdial_lpips) == (False, True)
     with pytest.raises(GillError, match="corrected and official"):
         pr.get_protocol("mine")
+
+
+def test_the_docs_tell_every_choice_as_the_code_has_it():
+    page = (DATA.parent / "docs" / "protocols.md").read_text(encoding="utf-8")
+    table = pr.markdown_table()
+    assert table in page, "write docs/protocols.md anew from protocol.markdown_table()"
+    choices = [choice.name for choice in dataclasses.fields(pr.Protocol)]
+    assert choices[0] == "name" and len(choices) == len(table.splitlines()) - 2 + 1
+    for name in choices[1:]:
+        values = [getattr(protocol, name) for protocol in (pr.OFFICIAL, pr.CORRECTED)]
+        assert values[0] != values[1], f"{name} is no choice"
+        (row,) = [line for line in table.splitlines() if line.startswith(f"| `{name}` |")]
+        assert all(f"| `{value!r}`: " in row for value in values)
+
+
+def test_gill_sees_a_dialogue_as_one_text_without_a_picture(tmp_path):
+    rounds = tuple((f"is it {i}", f"no {i}") for i in range(10))
+    dialogue = Dialogue("1", 1, "never shown", rounds, tmp_path)
+    for context in pr.VISDIAL_CONTEXTS:
+        assert pr.visdial_prompt(dialogue, context, 64) == [pr.visdial_text(dialogue, context)]
 
 
 # ---- the run -----------------------------------------------------------------------------

@@ -1,15 +1,22 @@
-"""Table 1: its cells, a run cut off and resumed, and the committed reference run."""
+"""Tables 1 and 2: their cells, a run cut off and resumed, and the committed reference run."""
+
+import dataclasses
 
 import pandas as pd
 import pytest
 
 from gill_lite.errors import GillError
-from gill_lite.evaluate import claims, protocol, provenance, run, table1, tables
+from gill_lite.evaluate import claims, protocol, provenance, run, table, tables
+from gill_lite.evaluate.catalog import TABLE1, TABLE2, get_table
+from gill_lite.evaluate.scorer import Scorer
+from gill_lite.evaluate.tasks import VISDIAL, VIST, of_files, of_world
 from gill_lite.files import DATA, read_json
 from gill_lite.readme import with_course, with_results
+from gill_lite.world.scene import ATTRIBUTES
 
 RESULTS = DATA.parent / "results"
 STORIES = 3
+COLORS = ATTRIBUTES["color"]
 
 
 @pytest.fixture(scope="module")
@@ -23,44 +30,120 @@ def frame():
 
 
 def test_cells_are_stable_diffusion_once_and_gill_with_every_joints():
-    assert table1.cells([0, 1]) == [
+    assert TABLE1.cells([0, 1]) == [
         ("sd", "caption1", 0),
         ("sd", "captions5", 0),
         *[("gill", context, seed) for seed in (0, 1) for context in protocol.VIST_CONTEXTS],
     ]
+    rounds = ["rounds1", "rounds5", "rounds10"]
+    assert TABLE2.cells([2]) == [
+        *[("sd", context, 0) for context in rounds],
+        *[("gill", context, 2) for context in rounds],
+    ]
+    with pytest.raises(GillError, match="no table '7' to evaluate; known: 1, 2"):
+        get_table("7")
 
 
-def test_a_run_cut_off_and_resumed_ends_bit_identical(tmp_path, monkeypatch):
-    monkeypatch.setattr(table1, "BATCH", 2)
-    options = {"seeds": [0], "num_stories": STORIES, "progress": False}
-    whole = table1.compute(tmp_path / "whole", **options)
+def prepared(folder, spec=TABLE1, **options) -> table.Evaluation:
+    options = {"seeds": [0], "num_examples": STORIES, "cache_dir": False, **options}
+    return table.prepare(spec, folder, batch_size=2, **options)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """Table 1 of three stories, computed without a break, and its scores."""
+    folder = tmp_path_factory.mktemp("first")
+    evaluation = prepared(folder / "whole")
+    return evaluation, evaluation.run(progress=False)
+
+
+def test_a_run_cut_off_and_resumed_ends_bit_identical(first, tmp_path, monkeypatch):
+    evaluation, whole = first
     assert whole.scored == whole.eligible == STORIES * 5
+    cut = dataclasses.replace(evaluation, folder=tmp_path / "cut")
+    calls, score = [], Scorer.score
 
-    calls, score = [], table1.Scorer.score
-
-    def cut(self, items, pictures):
+    def cut_off(self, items, pictures):
         calls.append(items)
         if len(calls) == 4:
             raise KeyboardInterrupt
         return score(self, items, pictures)
 
-    monkeypatch.setattr(table1.Scorer, "score", cut)
+    monkeypatch.setattr(Scorer, "score", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        table1.compute(tmp_path / "cut", **options)
-    monkeypatch.setattr(table1.Scorer, "score", score)
-    resumed = table1.compute(tmp_path / "cut", **options)
-    assert resumed.rows == whole.rows
+        cut.run(progress=False)
+    monkeypatch.setattr(Scorer, "score", score)
+    assert cut.run(progress=False).rows == whole.rows
+    other = dataclasses.replace(cut, config={**cut.config, "run_seed": 1})
     with pytest.raises(GillError, match="another configuration .*run_seed: 0 there, 1 now"):
-        table1.compute(tmp_path / "cut", **options, run_seed=1)
+        other.run(progress=False)
 
 
-def test_real_photographs_and_prompts_walk_through_reader_model_and_metrics(tmp_path):
+def test_live_scores_are_those_of_the_reference_run(first, frame):
+    scores = run.scores_frame(first[1].rows)
+    keys = ["example", "method", "context", "seed"]
+    both = frame.merge(scores, on=keys, suffixes=("", "_now"))
+    assert len(both) == len(scores)
+    for metric, noise in (("clip_similarity", 1e-3), ("lpips", 5e-3), ("attribute_accuracy", 0)):
+        assert (both[metric] - both[f"{metric}_now"]).abs().max() <= noise, metric
+
+
+def test_configuration_tells_all_that_scores_depend_on(first):
+    config = first[0].config
+    assert config["protocol"]["name"] == "corrected" and config["run_seed"] == 0
+    assert config["data"]["taken"] == config["data"]["usable"] == STORIES
+    joints = DATA / "mini/joints/gill-0/joints.safetensors"
+    assert config["joints"] == {"gill-0": provenance.sha256_of(joints)}
+    assert config["weights"]["manifest"] == provenance.sha256_of(DATA / "mini/manifest.json")
+    assert config["metrics"] == ["clip_similarity", "lpips", "attribute_accuracy"]
+
+
+def test_results_hold_what_a_report_needs(first, tmp_path):
+    evaluation, done = first
+    result = table.results(
+        evaluation.spec, done, 0.0, config=evaluation.config, num_stories=STORIES
+    )
+    assert result["table"] == "table1_vist" and result["settings"] == {"num_stories": STORIES}
+    assert {v["id"] for v in result["verdicts"]} == {
+        c.id for c in claims.read_claims() if c.table == "vist"
+    }
+    assert result["provenance"]["inputs"]["data"]["sha256"] == evaluation.config["data"]["sha256"]
+    path = table.save(tmp_path, done, result)
+    assert read_json(path) == result
+    kept = pd.read_csv(tmp_path / "results/table1_vist_scores.csv", dtype={"example": str})
+    assert len(kept) == STORIES * 5
+
+
+def test_table_2_walks_from_exported_dialogues_to_verdicts(tmp_path):
+    evaluation = prepared(tmp_path, TABLE2, num_examples=2, protocol="official")
+    assert evaluation.folder.name == "table2_visdial_official"
+    done = evaluation.run(progress=False)
+    assert done.scored == done.eligible == 2 * 6
+    frame = run.scores_frame(done.rows)
+    assert set(frame["example"]) == {"200000", "200001"}, "the image's id, as in VisDial"
+    assert "lpips" not in frame and "attribute_accuracy" in frame
+    result = table.results(evaluation.spec, done, 0.0, num_dialogues=2)
+    assert result["title"].endswith("(official protocol)")
+    verdicts = {v["id"]: v["verdict"] for v in result["verdicts"]}
+    assert verdicts.pop("visdial-lpips-ten-rounds") == claims.NOT_RUN
+    assert len(verdicts) >= 5 and claims.NOT_RUN not in verdicts.values()
+
+
+def test_attributes_of_a_dialogue_are_those_of_its_picture(tmp_path):
+    data = of_world(VISDIAL, tmp_path / "visdial", 3)
+    for dialogue in data.examples:
+        answers = " ".join(answer for _, answer in dialogue.rounds)
+        scene = data.scenes[VISDIAL.target(dialogue)[0]]
+        said = [word for word in COLORS if word in answers.split()]
+        assert set(said) <= {scene.color}
+
+
+def test_real_photographs_and_prompts_walk_through_reader_model_and_metrics(first, tmp_path):
     """Two real photographs and real PartiPrompts in VIST's own format, to scores."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
     from gill_lite.datasets.partiprompts import read_partiprompts
-    from gill_lite.datasets.vist import read_vist
     from gill_lite.world.export import write_vist
 
     parti = DATA.parent.parent / "shared/data/PartiPromptsAllDecisions_Alignment.tsv"
@@ -72,10 +155,10 @@ def test_real_photographs_and_prompts_walk_through_reader_model_and_metrics(tmp_
         (str(s), [(f"{s}{n}", texts[5 * s + n], photos[n % 2]) for n in range(5)]) for s in range(2)
     ]
     write_vist(tmp_path / "val.json", tmp_path / "images", stories)
-    read = read_vist(tmp_path / "val.json", tmp_path / "images", strict=True).stories
-    scorer = table1.Scorer(table1.load_responders("mini", [0]), read, scenes={})
-    for cell in table1.cells([0]):
-        for score in scorer(run.work_items([story.example_id for story in read], [cell])):
+    data = of_files(VIST, tmp_path / "val.json", tmp_path / "images")
+    scorer = Scorer(data, first[0].models)
+    for cell in TABLE1.cells([0]):
+        for score in scorer(run.work_items([story.example_id for story in data.examples], [cell])):
             assert set(score) == {"clip_similarity", "lpips"}
             assert -1 <= score["clip_similarity"] <= 1 and score["lpips"] > 0
 
@@ -121,10 +204,14 @@ def test_the_readme_lists_every_notebook():
         assert f"(notebooks/{path.name})" in readme
 
 
-def test_more_stories_than_exported_is_one_sentence(tmp_path):
-    table1.stories_of_world(tmp_path / "data", 1)
+def test_more_examples_than_there_are_is_one_sentence(tmp_path):
+    data = of_world(VIST, tmp_path / "data", 1)
     with pytest.raises(GillError, match="holds 1 stories, 2 are asked for"):
-        table1.stories_of_world(tmp_path / "data", 2)
+        of_world(VIST, tmp_path / "data", 2)
+    images = data.examples[0].image_paths[0].parent
+    with pytest.raises(GillError, match="holds 1 usable stories, 2 are asked for"):
+        of_files(VIST, data.source, images, 2)
+    assert of_files(VIST, data.source, images).about()["taken"] == 1
 
 
 def test_a_frame_of_scores_reads_back(tmp_path):

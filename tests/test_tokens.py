@@ -25,7 +25,21 @@ def test_ids_are_the_official_ones():
         def __len__(self):
             return 50265  # OPT's tokenizer
 
+        def get_vocab(self):
+            return {"<s>": 0, "last": 50264}
+
     assert tokens.img_token_ids(Opt(), 8) == tuple(range(50266, 50274))
+
+
+def test_ids_lie_behind_a_vocabulary_with_gaps():
+    class Gaps:
+        def __len__(self):
+            return 3
+
+        def get_vocab(self):
+            return {"a": 0, "b": 1, "<far>": 90}
+
+    assert tokens.img_token_ids(Gaps(), 2) == (92, 93)
 
 
 @pytest.mark.parametrize("text", ["[IMG3]", "<|image|>", "a ball </s>", "<pad>", "[IMG0][IMG1]"])

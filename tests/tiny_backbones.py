@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import torch
 
 WORDS = "a small big red blue ball box at the beach on left by day night it turned img".split()
-E_WIDTH = 8
 
 
-def tokenizer(max_length: int = 77, closing: str = ""):
-    """Lower-case word tokenizer as in the mini world: </s> opens every text."""
+def tokenizer(max_length: int = 77, closing: str = "", bos: str | None = "</s>"):
+    """Lower-case word tokenizer as in the mini world: </s> opens every text.
+
+    bos=None: there is no such token, as in Qwen's.
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -23,7 +25,7 @@ def tokenizer(max_length: int = 77, closing: str = ""):
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=inner,
-        bos_token="</s>",
+        bos_token=bos,
         eos_token="</s>",
         pad_token="<pad>",
         unk_token="<unk>",
@@ -46,6 +48,37 @@ def language_model(vocabulary: int, width: int = 16, positions: int = 96):
         init_std=0.3,
     )
     return OPTForCausalLM(config).eval()
+
+
+def causal_lm(kind: str, vocabulary: int, width: int = 16, **changes):
+    """A two-layer language model of another family: llama, qwen2, qwen3, opt-350m, ..."""
+    import transformers
+
+    name = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "gpt2": "GPT2"}.get(kind, "OPT")
+    sizes = {"vocab_size": vocabulary, "hidden_size": width, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 2, "max_position_embeddings": 96}
+    if name == "OPT":  # its 350M: a narrow embedding, norms behind the layers, none at the end
+        sizes |= {"word_embed_proj_dim": width // 2, "do_layer_norm_before": False}
+        sizes |= {"ffn_dim": 2 * width, "init_std": 0.3}
+    else:
+        sizes |= {"initializer_range": 0.3, "bos_token_id": 2, "eos_token_id": 2}
+    if name not in ("OPT", "GPT2"):
+        sizes |= {"intermediate_size": 2 * width, "num_key_value_heads": 1}
+    if name == "Qwen3":
+        sizes |= {"head_dim": 8}
+    config = getattr(transformers, f"{name}Config")(**{**sizes, **changes})
+    kind = "GPT2LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM"
+    return getattr(transformers, kind)(config).eval()
+
+
+def text_encoder_config(width: int):
+    """Of a tiny Stable Diffusion of that prompt width: 768 is 1.x, 1024 is 2.x."""
+    from transformers import CLIPTextConfig
+
+    sizes = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "vocab_size": 4 + len(WORDS), "projection_dim": 8}
+    ids = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+    return CLIPTextConfig(**sizes, **ids, max_position_embeddings=77)
 
 
 def clip():
@@ -75,7 +108,7 @@ def pipeline(text_config):
         block_out_channels=(8,),
         layers_per_block=1,
         norm_num_groups=4,
-        cross_attention_dim=E_WIDTH,
+        cross_attention_dim=text_config.hidden_size,
         attention_head_dim=2,
         down_block_types=("CrossAttnDownBlock2D",),
         up_block_types=("CrossAttnUpBlock2D",),

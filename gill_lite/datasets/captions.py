@@ -1,11 +1,19 @@
 """Image-caption pairs, official format: a TSV headed `caption<TAB>image` beside a folder."""
 
 import csv
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from gill_lite.datasets.reading import MAX_SKIPPED, Reading, Unusable, collect
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from gill_lite.datasets.images import open_image
+from gill_lite.datasets.pairs import Pairs
+from gill_lite.datasets.reading import MAX_SKIPPED, Reading, Tally, Unusable, collect
 from gill_lite.errors import GillError
 
 COLUMNS = ("caption", "image")
@@ -33,46 +41,131 @@ def read_captions(
     strict: a row that cannot be used is an error instead of a count.
     Raises GillError naming the file where its format is broken or too much is unusable.
     """
+    make = _pair_maker(tsv_path, image_dir)
+    return collect(_rows(tsv_path), make, f"caption file {tsv_path}", strict, max_skipped)
+
+
+class FilePairs(Pairs):
+    """Pairs of a TSV and its image folder; `places` (N,) are the lines' byte offsets."""
+
+    def __init__(self, tsv_path, image_dir, tally: Tally, places: np.ndarray):
+        super().__init__(tally, places)
+        self.tsv_path, self.image_dir = Path(tsv_path), Path(image_dir)
+        self.columns = _columns(tsv_path)
+
+    def read(self, i: int) -> tuple[Image.Image, str]:
+        """Pair i. Raises Unusable where its picture is damaged or gone."""
+        with open(self.tsv_path, "rb") as file:
+            file.seek(self.places[i])
+            caption, image = self.columns.pick(_fields(file.readline()))
+        try:
+            return open_image(self.image_dir / image), caption
+        except GillError as error:
+            raise Unusable("unreadable image", str(error)) from error
+
+
+def pairs_dataset(
+    tsv_path, image_dir, strict: bool = False, max_skipped: float = MAX_SKIPPED
+) -> FilePairs:
+    """The pairs of a two-column TSV for training: item i is (PIL image, caption).
+
+    The file is read once to see which rows are usable; 24 MB hold the places of three million.
+    Parameters and errors as in `read_captions`.
+    """
+    make = _pair_maker(tsv_path, image_dir)
+    tally = Tally(f"caption file {tsv_path}", strict, max_skipped)
+
+    def offset(row: _Row) -> int:
+        make(row)
+        return row.offset
+
+    places = np.fromiter(tally.usable(_rows(tsv_path), offset), dtype=np.int64)
+    return FilePairs(tsv_path, image_dir, tally, places)
+
+
+# ---- rows --------------------------------------------------------------------------------
+
+
+class _Row(NamedTuple):
+    line: int  # the header is line 1
+    offset: int  # bytes
+    pair: tuple[str, str] | None  # caption and image; None where there are not two columns
+
+
+class _Columns(NamedTuple):
+    count: int
+    caption: int
+    image: int
+
+    def pick(self, fields: list[str]) -> tuple[str, str] | None:
+        return (fields[self.caption], fields[self.image]) if len(fields) == self.count else None
+
+
+def _rows(tsv_path) -> Iterator[_Row]:
+    """Rows, streamed: the real file has three million. Blank lines are no rows."""
+    columns, offset = _columns(tsv_path), 0
+    size = os.path.getsize(tsv_path)
+    bar = tqdm(
+        total=size, desc=f"reading {Path(tsv_path).name}", unit="B", unit_scale=True, delay=2
+    )
+    with open(tsv_path, "rb") as file, bar:
+        for number, line in enumerate(file, 1):
+            if number > 1 and line.strip():
+                yield _Row(number, offset, _pick(line, columns, f"line {number} of {tsv_path}"))
+            offset += len(line)
+            bar.update(len(line))
+
+
+def _pick(line: bytes, columns: _Columns, where: str) -> tuple[str, str] | None:
+    try:
+        fields = _fields(line)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise GillError(f"{where} cannot be read: {error}") from error
+    if fields[-1].endswith("\n"):
+        raise GillError(f"{where} opens a quotation that it does not close; remove the stray quote")
+    return columns.pick(fields)
+
+
+def _fields(line: bytes) -> list[str]:
+    """The columns of one line. A quotation that it does not close ends in a line break."""
+    return next(csv.reader([line.decode().rstrip("\r\n") + "\n"], delimiter="\t"))
+
+
+def _columns(tsv_path) -> _Columns:
+    try:
+        with open(tsv_path, "rb") as file:
+            names = _fields(file.readline())
+    except FileNotFoundError as error:
+        raise GillError(f"caption file {tsv_path} is missing; check the path") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise GillError(f"caption file {tsv_path} cannot be read: {error}") from error
+    if not set(COLUMNS) <= set(names):
+        raise GillError(
+            f"caption file {tsv_path} must start with the line 'caption<TAB>image'; "
+            f"it starts with {names or 'nothing'}"
+        )
+    return _Columns(len(names), *(names.index(name) for name in COLUMNS))
+
+
+def _pair_maker(tsv_path, image_dir) -> Callable[[_Row], CaptionPair]:
+    """A function that makes a row a pair, or raises Unusable."""
     folder = Path(image_dir)
     if not folder.is_dir():
         raise GillError(f"image folder {image_dir} is missing; check the path or fetch it")
 
-    def make(item) -> CaptionPair:
-        return _pair(*item, folder, tsv_path)
+    def make(row: _Row) -> CaptionPair:
+        where = f"line {row.line} of {tsv_path}"
+        if row.pair is None:
+            raise Unusable("not two columns", f"{where} does not have two columns")
+        caption, image = row.pair
+        if not caption.strip():
+            raise Unusable("empty caption", f"{where} has no caption")
+        if os.path.isabs(image) or os.path.normpath(image).split(os.sep)[0] == os.pardir:
+            raise Unusable(
+                "image outside the folder", f"{where} names {image}, outside {image_dir}"
+            )
+        if not os.path.isfile(path := os.path.join(folder, image)):
+            raise Unusable("missing image", f"image {image} of {where} is missing in {image_dir}")
+        return CaptionPair(caption, image, Path(path))
 
-    return collect(_rows(tsv_path), make, f"caption file {tsv_path}", strict, max_skipped)
-
-
-def _rows(tsv_path) -> Iterator[tuple[int, dict]]:
-    """Line number and row, streamed: the real file has three million."""
-    try:
-        with open(tsv_path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t")
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise GillError(
-                    f"caption file {tsv_path} must start with the line 'caption<TAB>image'; "
-                    f"it starts with {reader.fieldnames or 'nothing'}"
-                )
-            for row in reader:
-                yield reader.line_num, row
-    except FileNotFoundError as error:
-        raise GillError(f"caption file {tsv_path} is missing; check the path") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise GillError(f"caption file {tsv_path} cannot be read: {error}") from error
-
-
-def _pair(line: int, row: dict, folder: Path, tsv_path) -> CaptionPair:
-    where = f"line {line} of {tsv_path}"
-    caption, image = row["caption"], row["image"]
-    if caption is None or image is None or None in row:
-        raise Unusable("not two columns", f"{where} does not have two columns")
-    if "\n" in caption or "\n" in image:
-        raise GillError(f"{where} ends a quotation that began lines before; remove the stray quote")
-    if not caption.strip():
-        raise Unusable("empty caption", f"{where} has no caption")
-    path = folder / image
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise Unusable("image outside the folder", f"{where} names {image}, outside {folder}")
-    if not path.is_file():
-        raise Unusable("missing image", f"image {image} of {where} is missing in {folder}")
-    return CaptionPair(caption, image, path)
+    return make

@@ -1,6 +1,7 @@
 """Open any picture a dataset may hold, or say in one sentence why it cannot be."""
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image, ImageOps
 from gill_lite.errors import GillError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 MAX_PIXELS = 89_478_485  # PIL's own limit, above which it warns of a decompression bomb
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # 16 bits a pixel, or stored as such
 
@@ -21,22 +23,37 @@ def open_image(path) -> Image.Image:
     off, no picture (a web page saved as .jpg, say) or too large to be safe.
     """
     path = Path(path)
-    head = _head(path)
+    return _decode(path, _head(path), f"image {path}")
+
+
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """As `open_image`, for a picture in memory that errors call `name`."""
+    if not content:
+        raise GillError(f"{name} is empty (zero bytes); fetch it again")
+    return _decode(BytesIO(content), content[:256], name)
+
+
+def starts_like_a_picture(head: bytes) -> bool:
+    """Whether a file's first bytes are those of a picture; the cheap half of `decode_image`."""
+    return head.startswith(SIGNATURES) or head[8:12] == b"WEBP"
+
+
+def _decode(file, head: bytes, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                _refuse_bomb(image, path)
+            with Image.open(file) as image:
+                _refuse_bomb(image, name)
                 image.load()
                 return _to_rgb(ImageOps.exif_transpose(image))
     except GillError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise GillError(f"image {path} is too large to open safely: {error}") from error
+        raise GillError(f"{name} is too large to open safely: {error}") from error
     except Image.UnidentifiedImageError as error:
-        raise GillError(f"image {path} {_not_a_picture(head)}; fetch it again") from error
+        raise GillError(f"{name} {_not_a_picture(head)}; fetch it again") from error
     except Exception as error:  # decoders raise anything on damaged bytes
-        raise GillError(f"image {path} is damaged or cut off ({error}); fetch it again") from error
+        raise GillError(f"{name} is damaged or cut off ({error}); fetch it again") from error
 
 
 def _head(path: Path) -> bytes:
@@ -52,11 +69,11 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _refuse_bomb(image: Image.Image, path: Path) -> None:
+def _refuse_bomb(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise GillError(
-            f"image {path} is too large to open safely: {width}x{height} pixels, "
+            f"{name} is too large to open safely: {width}x{height} pixels, "
             f"at most {MAX_PIXELS:,} in all"
         )
 

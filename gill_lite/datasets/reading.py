@@ -1,6 +1,7 @@
 """What every reader shares: examples, the count of what was skipped, the folder of images."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from gill_lite.datasets.images import SUFFIXES
 from gill_lite.errors import GillError
 
 MAX_SKIPPED = 0.5  # a larger unusable share is an error
+PROBE = 1_000  # a source is given up when that many examples at its start are all unusable
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,7 @@ class Reading:
 
     def summary(self) -> str:
         """One line for logs: "300 of 310 usable; skipped 10 (missing image 10)"."""
-        reasons = ", ".join(f"{reason} {n}" for reason, n in self.skipped.most_common())
-        text = f"{len(self.examples)} of {self.eligible} usable"
-        return f"{text}; skipped {self.skipped.total()} ({reasons})" if reasons else text
+        return summary(len(self.examples), self.eligible, self.skipped)
 
 
 class Unusable(Exception):
@@ -52,31 +52,72 @@ class Unusable(Exception):
         self.reason = reason
 
 
-def collect(items, make, source, strict: bool = False, max_skipped: float = MAX_SKIPPED) -> Reading:
-    """Call `make(item)` for each item; count those that raise Unusable.
+class Tally:
+    """Counts what of a source is usable, and stops where too much is not.
 
     strict: the first unusable example is an error.
-    Raises GillError naming `source` where nothing is usable, or more than `max_skipped` of it
-    is not.
     """
-    examples, skipped, eligible, first = [], Counter(), 0, ""
-    for item in items:
-        eligible += 1
-        try:
-            examples.append(make(item))
-        except Unusable as error:
-            if strict:
-                raise GillError(str(error)) from error
-            skipped[error.reason] += 1
-            first = first or str(error)
-    if not eligible:
-        raise GillError(f"{source} holds no examples; check that it is the right file")
-    if not examples or skipped.total() > max_skipped * eligible:
-        raise GillError(
-            f"{source}: {skipped.total()} of {eligible} examples are unusable "
-            f"(at most {max_skipped:.0%} may be); the first: {first}"
+
+    def __init__(self, source: str, strict: bool = False, max_skipped: float = MAX_SKIPPED):
+        self.source, self.strict, self.max_skipped = source, strict, max_skipped
+        self.eligible, self.skipped, self.first = 0, Counter(), ""
+
+    def usable(self, items, make) -> Iterator:
+        """`make(item)` of the items for which it does not raise Unusable.
+
+        Raises GillError naming the source where its first PROBE examples are all unusable, or
+        in the end more than `max_skipped` of it.
+        """
+        for item in items:
+            self.eligible += 1
+            try:
+                value = make(item)
+            except Unusable as error:
+                self.skip(error)
+            else:
+                yield value
+        self.check()
+
+    def skip(self, error: Unusable, count: int = 1) -> None:
+        """Count `count` unusable examples among those already in `eligible`."""
+        if self.strict:
+            raise GillError(str(error)) from error
+        self.skipped[error.reason] += count
+        self.first = self.first or str(error)
+        if self.eligible >= PROBE and self.skipped.total() == self.eligible:
+            raise GillError(f"{self.source}: all of its first {self._unusable()}")
+
+    def check(self) -> None:
+        """GillError where nothing is usable, or less than must be."""
+        if not self.eligible:
+            raise GillError(f"{self.source} holds no examples; check that it is the right file")
+        count = self.skipped.total()
+        if count == self.eligible or count > self.max_skipped * self.eligible:
+            raise GillError(f"{self.source}: {count} of {self._unusable()}")
+
+    def _unusable(self) -> str:
+        return (
+            f"{self.eligible} examples are unusable ({told(self.skipped)}; at most "
+            f"{self.max_skipped:.0%} may be); the first: {self.first}"
         )
-    return Reading(examples, eligible, skipped)
+
+
+def summary(usable: int, eligible: int, skipped: Counter) -> str:
+    """One line for logs: "300 of 310 usable; skipped 10 (missing image 10)"."""
+    text = f"{usable} of {eligible} usable"
+    return f"{text}; skipped {skipped.total()} ({told(skipped)})" if skipped else text
+
+
+def told(skipped: Counter) -> str:
+    """Reasons and their counts for a person: "missing image 10, empty caption 2"."""
+    return ", ".join(f"{reason} {count}" for reason, count in skipped.most_common())
+
+
+def collect(items, make, source, strict: bool = False, max_skipped: float = MAX_SKIPPED) -> Reading:
+    """Call `make(item)` for each item; count those that raise Unusable. See `Tally`."""
+    tally = Tally(source, strict, max_skipped)
+    examples = list(tally.usable(items, make))
+    return Reading(examples, tally.eligible, tally.skipped)
 
 
 def need(record, key: str, source, what: str):

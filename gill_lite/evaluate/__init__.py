@@ -1,1 +1,1 @@
-"""Evaluation: metrics, the resumable run over a dataset, claims and their verdicts, tables."""
+"""Evaluation: tables as descriptions, one scorer, a cache of pictures, claims and verdicts."""

@@ -3,7 +3,7 @@
 The run itself is in `run`; its names are here too, so that a notebook imports one module.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 
 from PIL import Image
@@ -22,21 +22,40 @@ from gill_lite.evaluate.run import (
 
 __all__ = [
     "CORRECTED", "OFFICIAL", "VISDIAL_CONTEXTS", "VIST_CONTEXTS", "Context", "Protocol",
-    "RunResult", "WorkItem", "example_seed", "get_protocol", "run_resumable", "scores_frame",
-    "story_table", "visdial_text", "vist_prompt", "vist_text", "work_items",
+    "RunResult", "WorkItem", "example_seed", "get_protocol", "markdown_table", "run_resumable",
+    "scores_frame", "story_table", "visdial_prompt", "visdial_text", "vist_prompt", "vist_text",
+    "work_items",
 ]  # fmt: skip
+
+
+def _choice(what: str, official: str, corrected: str):
+    """A field of `Protocol` and what docs/protocols.md says of it."""
+    return field(metadata={"what": what, "official": official, "corrected": corrected})
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """The choices of an evaluation. What both protocols share is not a field."""
+    """The choices in which the official evaluation and ours differ, and nothing else."""
 
     name: str
-    one_generator: bool  # one noise generator for the whole run, or a seed for each example
-    output_key: str  # generated files are named by "example" or by "target" (and overwritten)
-    visdial_lpips: bool  # whether VisDial pictures find their partner for LPIPS
-    lpips_size: int = 256  # pixels; both
-    num_words: int = 2  # generated before the forced [IMG] tokens are read; both
+    one_generator: bool = _choice(
+        "the noise of a picture",
+        "one generator for the whole run of a method in a context: the noise depends on how many "
+        "pictures were drawn before",
+        "a generator for each example, seeded by the run's seed and the example's id alone",
+    )
+    output_key: str = _choice(
+        'the name a picture is kept under, "target" or "example"',
+        "the id of the true picture: of examples that share it all are scored with the picture "
+        "drawn last, and LPIPS counts that picture once",
+        "the id of the example: every example is scored with its own picture",
+    )
+    visdial_lpips: bool = _choice(
+        "LPIPS on VisDial",
+        "none: the script pairs files of the same name, and a drawn and a true picture never "
+        "have the same",
+        "each drawn picture against its dialogue's true one",
+    )
 
 
 CORRECTED = Protocol("corrected", one_generator=False, output_key="example", visdial_lpips=True)
@@ -49,6 +68,16 @@ def get_protocol(name: str) -> Protocol:
         if protocol.name == name:
             return protocol
     raise GillError(f"unknown protocol '{name}'; known are corrected and official")
+
+
+def markdown_table() -> str:
+    """The table of docs/protocols.md, from the dataclass: a row a choice."""
+    lines = ["| choice | what it decides | official | corrected |", "|:--|:--|:--|:--|"]
+    for choice in fields(Protocol)[1:]:
+        cells = [f"`{getattr(p, choice.name)!r}`: {choice.metadata[p.name]}"
+                 for p in (OFFICIAL, CORRECTED)]  # fmt: skip
+        lines.append(f"| `{choice.name}` | {choice.metadata['what']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 # ---- contexts: how much of a story or dialogue the model sees ----------------------------
@@ -123,3 +152,8 @@ def visdial_text(dialogue, context) -> str:
     context = _context(context, VISDIAL_CONTEXTS)
     rounds = dialogue.rounds[: context.texts]
     return "\n".join(f"Q: {question}?\nA: {answer}" for question, answer in rounds)
+
+
+def visdial_prompt(dialogue, context, image_size: int | None = None) -> list[str]:
+    """What GILL sees of a dialogue: its first rounds as one text, no caption and no picture."""
+    return [visdial_text(dialogue, context)]

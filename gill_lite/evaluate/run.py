@@ -48,6 +48,11 @@ def work_items(example_ids: Sequence[str], cells: Sequence[tuple[str, str, int]]
     return [WorkItem(example_id, *cell) for cell in cells for example_id in example_ids]
 
 
+def row_cell(key: str) -> tuple[str, ...]:
+    """The cell of a row, as text, from its key."""
+    return tuple(key.split("/", 3)[:3])
+
+
 def scores_frame(rows: Sequence[dict]) -> "pd.DataFrame":
     """The rows of a run over `work_items`, long: example, method, context, seed, scores."""
     import pandas as pd
@@ -114,37 +119,44 @@ def run_resumable(
         raise GillError(f"batch_size must be at least 1, not {batch_size}")
     output_dir = Path(output_dir)
     with _lock(output_dir):
-        _same_config(output_dir, config, keys, batch_size)
-        rows = _read_rows(output_dir / "rows.jsonl")
+        keep_config(output_dir, describe(config, keys, batch_size))
+        rows = read_rows(output_dir / "rows.jsonl")
         unknown = rows.keys() - set(keys)
         if unknown:
             raise GillError(f"{output_dir}/rows.jsonl holds {min(unknown)}, no part of this run")
-        batches = _batches(items, cell, batch_size)
-        _score_missing(batches, items, keys, rows, score_fn, output_dir, progress, description)
+        cuts = batches([cell(item) for item in items], batch_size)
+        _score_missing(cuts, items, keys, rows, score_fn, output_dir, progress, description)
+        if list(rows) != keys:  # after damage was mended, rows stand where they were redone
+            write_text(output_dir / "rows.jsonl", "".join(line(rows[name]) for name in keys))
+    return run_result(keys, rows)
+
+
+def run_result(keys: Sequence[str], rows: dict[str, dict]) -> RunResult:
+    """The rows of all keys, in their order, and the count of what was skipped."""
     ordered = [rows[name] for name in keys]
     skipped = Counter(row["skipped"] for row in ordered if "skipped" in row)
-    return RunResult([row for row in ordered if "skipped" not in row], len(items), skipped)
+    return RunResult([row for row in ordered if "skipped" not in row], len(keys), skipped)
 
 
-def _batches(items, cell, batch_size: int) -> list[list[int]]:
-    """Positions of the items, cut where the cell changes or the batch is full."""
+def batches(cells: Sequence, batch_size: int) -> list[list[int]]:
+    """Positions of items, by their cells, cut where the cell changes or the batch is full."""
     cuts = []
-    for _, group in itertools.groupby(range(len(items)), key=lambda i: cell(items[i])):
+    for _, group in itertools.groupby(range(len(cells)), key=lambda i: cells[i]):
         group = list(group)
         cuts += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
     return cuts
 
 
-def _score_missing(batches, items, keys, rows, score_fn, output_dir, progress, description):
+def _score_missing(cuts, items, keys, rows, score_fn, output_dir, progress, description):
     """Score the batches that lack a row, each whole, and append their rows."""
     from tqdm import tqdm
 
     path = output_dir / "rows.jsonl"
-    todo = [batch for batch in batches if any(keys[i] not in rows for i in batch)]
+    todo = [batch for batch in cuts if any(keys[i] not in rows for i in batch)]
     partial = {keys[i] for batch in todo for i in batch} & rows.keys()
     for name in partial:
         del rows[name]
-    write_text(path, "".join(_line(row) for row in rows.values()))  # whole batches only
+    write_text(path, "".join(line(row) for row in rows.values()))  # whole batches only
     disable = None if progress is None else not progress
     with (
         open(path, "a", encoding="utf-8") as file,
@@ -155,20 +167,21 @@ def _score_missing(batches, items, keys, rows, score_fn, output_dir, progress, d
             if len(scores) != len(batch):
                 raise GillError(f"the score function gave {len(scores)} rows, not {len(batch)}")
             new = {keys[i]: {"key": keys[i], **row} for i, row in zip(batch, scores, strict=True)}
-            file.write("".join(_line(row) for row in new.values()))
+            file.write("".join(line(row) for row in new.values()))
             file.flush()
-            rows |= {name: json.loads(_line(row)) for name, row in new.items()}
+            rows |= {name: json.loads(line(row)) for name, row in new.items()}
             bar.update(len(batch))
 
 
-def _line(row: dict) -> str:
+def line(row: dict) -> str:
+    """A row as it is kept. Raises GillError where JSON has no word for a value."""
     try:
         return json.dumps(row, sort_keys=True, allow_nan=False) + "\n"
     except (ValueError, TypeError) as error:
         raise GillError(f"the scores of {row.get('key')} cannot be kept: {error}") from error
 
 
-def _read_rows(path: Path) -> dict[str, dict]:
+def read_rows(path: Path) -> dict[str, dict]:
     """Rows by key. A torn last line, left by a kill, is dropped; any other is an error."""
     if not path.exists():
         return {}
@@ -200,14 +213,18 @@ def _lock(output_dir: Path):
         lock.release()
 
 
-def _same_config(output_dir: Path, config: dict, keys: list[str], batch_size: int) -> None:
-    """Keep the configuration at the first start, compare at every other."""
+def describe(config: dict, keys: Sequence[str], batch_size: int) -> dict:
+    """A run's configuration: what its scores depend on, and which items it has, in JSON."""
     ids = hashlib.sha256("\n".join(keys).encode()).hexdigest()
     wanted = {**config, "items": len(keys), "items_sha256": ids, "batch_size": batch_size}
     try:
-        wanted = json.loads(json.dumps(wanted, sort_keys=True, allow_nan=False))
+        return json.loads(json.dumps(wanted, sort_keys=True, allow_nan=False))
     except (ValueError, TypeError) as error:
         raise GillError(f"the run's config must be JSON: {error}") from error
+
+
+def keep_config(output_dir: Path, wanted: dict) -> None:
+    """Keep the configuration at the first start, compare at every other."""
     path = output_dir / "config.json"
     if not path.exists():
         write_json(path, wanted)
