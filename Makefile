@@ -29,7 +29,7 @@ test: $(STAMP) ## install if needed, then the unit tests and every notebook agai
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-kernel-startup-timeout 300 notebooks
 
 lab: $(STAMP) ## open the course in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
 
 demo: $(STAMP) ## talk to the model in the terminal
 	$(BIN)/gill-lite chat

@@ -61,6 +61,10 @@ def _answer(responder, prompt: list, output_dir: Path, turn: int) -> str:
     """Print the answer's text, save its images, and return the text."""
     response = responder.respond(prompt)
     print(response.text)
+    if response.retrieved is None and response.retrieved_id is not None:
+        print(f"retrieved: {response.retrieved_id} (cosine {response.retrieved_score:.3f})")
+    if response.decision is not None:
+        print(f"decision: {'generate' if response.decision == 'gen' else 'retrieve'}")
     for name in ("retrieved", "generated"):
         image = getattr(response, name)
         if image is not None:

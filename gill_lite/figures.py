@@ -133,15 +133,23 @@ def heat(lines: Sequence[Sequence[str]], panels: Mapping[str, Sequence[float]]) 
     )
     shades = plt.get_cmap("Blues")
     for axis, (title, values) in zip(axes.flat, panels.items()):
-        values, top = iter(float(v) for v in values), max(float(v) for v in values)
+        values = [float(value) for value in values]
+        top, rest = max(values), iter(values)
         for y, line in enumerate(lines):
             x = 0.0
             for word in line:
-                share, wide = next(values) / (top or 1), len(word) + 1.0
+                share, wide = next(rest) / (top or 1), len(word) + 1.0
                 axis.add_patch(plt.Rectangle((x, y), wide, 0.9, color=shades(0.85 * share)))
-                ink = "white" if share > 0.6 else "black"
-                axis.text(x + wide / 2, y + 0.47, word, ha="center", va="center", color=ink,
-                          fontsize=14, family="monospace")  # fmt: skip
+                axis.text(
+                    x + wide / 2,
+                    y + 0.47,
+                    word,
+                    ha="center",
+                    va="center",
+                    color="white" if share > 0.6 else "black",
+                    fontsize=14,
+                    family="monospace",
+                )
                 x += wide + 0.2
         axis.set_title(f"{title} (darkest: {top:.2g})", loc="left", fontsize=13)
         axis.set(xlim=(0, across), ylim=(len(lines), 0))

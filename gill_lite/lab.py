@@ -5,6 +5,7 @@ import copy
 import os
 import textwrap
 import time
+import warnings
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -20,6 +21,8 @@ from gill_lite.profiles import Profile, get_profile
 __all__ = ["COLORS", "Lab", "check", "heat", "open_image", "setup", "show", "strips", "under_test",
            "validate_parameters"]  # fmt: skip
 NOT_ATTEMPTED = "not attempted yet"
+# tqdm says so at its import, which may come before setup(), where there are no widgets.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 @dataclass
@@ -221,8 +224,6 @@ def _first(sentences):
 
 def _quieten(offline: bool, progress: bool) -> None:
     """One plain progress line at most, none under test; no library chatter; mini is offline."""
-    import warnings
-
     if offline:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -233,4 +234,3 @@ def _quieten(offline: bool, progress: bool) -> None:
         os.environ["TQDM_DISABLE"] = "1"  # tqdm reads this when it is first imported
     for category in (FutureWarning, DeprecationWarning, UserWarning):
         warnings.simplefilter("ignore", category)
-    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm without widgets

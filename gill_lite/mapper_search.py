@@ -18,7 +18,7 @@ from gill_lite.mappers import KINDS
 from gill_lite.train import make_batch, train
 from gill_lite.train_data import Examples, world_pairs
 
-RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 STEPS = 300  # a third of the full training, before its learning rate first decays
 HELD_OUT = 480  # captions
 

@@ -1,12 +1,13 @@
 """Write README.md's course table and results: `python -m gill_lite.readme`.
 
-The course table is read from the notebooks' first cells, the results from the reference run.
+The course table is read from the notebooks' first cells, the results from the reference runs.
 """
 
 import re
 from pathlib import Path
 
 from gill_lite.evaluate import claims, tables
+from gill_lite.evaluate.catalog import TABLES
 from gill_lite.evaluate.provenance import repository_root
 from gill_lite.files import read_json, read_text, write_text
 
@@ -17,14 +18,26 @@ PLACE = re.compile(r"(<!-- results:[^>]*-->\n).*?(<!-- /results -->)", re.DOTALL
 def results_section(result: dict) -> str:
     """Table, verdicts and counts of a results file as markdown."""
     counts, settings = result["counts"], result["settings"]
+    task = get_table_of(result).task.examples
     verdicts = claims.verdict_table(result["verdicts"])
+    count, seeds = settings[f"num_{task}"], len(settings["seeds"])
     return (
-        f"**{result['title']}.** Mean and 95 % bootstrap interval over {settings['num_stories']} "
-        f"stories; GILL over {len(settings['seeds'])} seeds of its joints; {counts['scored']} of "
-        f"{counts['eligible']} pictures scored. Compare which method is ahead, not levels.\n\n"
+        f"**{result['title']}.** Mean and 95 % bootstrap interval over {count} {task}; GILL over "
+        f"{seeds} seeds of its joints; {counts['scored']} of {counts['eligible']} pictures "
+        "scored. Compare which method is ahead, not levels.\n\n"
         f"{tables.to_markdown(tables.results_table(result['rows']))}\n\n"
         f"{verdicts.to_markdown(index=False)}\n"
     )
+
+
+def get_table_of(result: dict):
+    """The description of the table that a results file holds."""
+    return next(spec for spec in TABLES.values() if spec.name == result["table"])
+
+
+def reference_runs(folder: Path) -> list[dict]:
+    """The committed results of all tables, in their order."""
+    return [read_json(folder / f"{spec.name}.json", "results file") for spec in TABLES.values()]
 
 
 def course_table(folder: Path) -> str:
@@ -47,13 +60,13 @@ def with_course(readme: str, folder: Path) -> str:
     return COURSE.sub(lambda m: f"{m[1]}\n{course_table(folder)}\n\n{m[2]}", readme)
 
 
-def with_results(readme: str, result: dict) -> str:
+def with_results(readme: str, results: list[dict]) -> str:
     """The README's text with its results section made anew."""
-    return PLACE.sub(lambda m: f"{m[1]}\n{results_section(result)}\n{m[2]}", readme)
+    sections = "\n".join(results_section(result) for result in results)
+    return PLACE.sub(lambda m: f"{m[1]}\n{sections}\n{m[2]}", readme)
 
 
 if __name__ == "__main__":
     root = repository_root()
-    reference = read_json(root / "results" / "table1_vist.json", "results file")
     readme = with_course(read_text(root / "README.md"), root / "notebooks")
-    write_text(root / "README.md", with_results(readme, reference))
+    write_text(root / "README.md", with_results(readme, reference_runs(root / "results")))

@@ -29,14 +29,21 @@ class Response(NamedTuple):
     text: str
     retrieved: Image.Image | None
     generated: Image.Image
-    retrieved_score: float | None  # cosine, None without a gallery
+    retrieved_score: float | None  # cosine, None without an index
+    retrieved_id: str | None = None  # in the index; its picture may not be at hand
+    decision: str | None = None  # "gen" or "ret": which image to show; None without a classifier
 
 
 class Responder:
-    """GILL ready to answer: backbones, joints, and a gallery to retrieve from."""
+    """GILL ready to answer: backbones, joints, what it can retrieve, and what decides.
 
-    def __init__(self, backbones, gill):
+    index: an ImageIndex to retrieve from; without one the mini profile draws its own pictures.
+    decision: a LinearDecision between the retrieved and the generated image.
+    """
+
+    def __init__(self, backbones, gill, index=None, decision=None):
         self.backbones, self.gill = backbones, gill.eval()
+        self.index, self.decision = index, decision
         self.profile = backbones.profile
 
     # ---- prompts -------------------------------------------------------------------------
@@ -136,18 +143,19 @@ class Responder:
 
     @cached_property
     def gallery(self):
-        """The pictures an answer can retrieve, and their index. Drawn at first use."""
+        """The pictures an answer can retrieve, by id, and their index. Drawn at first use."""
         from gill_lite.retrieval import ImageIndex
         from gill_lite.world.render import render
         from gill_lite.world.scene import rng_for, sample_scene
 
-        if self.profile.name != "mini":
-            return [], None
+        if self.index is not None or self.profile.name != "mini":
+            return {}, self.index
         rngs = [rng_for("gallery", i) for i in range(GALLERY)]
         pictures = [render(sample_scene(rng), rng) for rng in rngs]
         with torch.no_grad():
             features = self.gill.image_features(self.pixel_values(pictures))  # (N, P)
-        return pictures, ImageIndex.build(features, range(GALLERY))
+        index = ImageIndex.build(features, range(GALLERY))
+        return dict(zip(index.ids, pictures, strict=True)), index
 
     # ---- answers -------------------------------------------------------------------------
 
@@ -178,21 +186,28 @@ class Responder:
             if len(own):
                 hidden[row] = own[0]
         pictures = self.draw(self.gill.prompt_embeds(hidden), seeds)
-        found = self._retrieve(hidden)
+        found = zip(self._retrieve(hidden), self._decide(hidden), strict=True)
         return [
-            Response(self._text(ids), image, to_pil(picture), score)
-            for ids, picture, (image, score) in zip(decoded.ids, pictures, found, strict=True)
+            Response(self._text(ids), image, to_pil(picture), score, name, decision)
+            for ids, picture, ((image, score, name), decision) in zip(decoded.ids, pictures, found)
         ]
 
     def _retrieve(self, hidden: Tensor) -> list[tuple]:
+        """Picture, cosine and id of the nearest image, for each row of (B, R, D)."""
         pictures, index = self.gallery
         if index is None:
-            return [(None, None)] * len(hidden)
+            return [(None, None, None)] * len(hidden)
         hits = index.search(self.gill.retrieval_embedding(hidden), k=1)
         return [
-            (pictures[int(i)], float(s))
-            for i, s in zip(hits.indices[:, 0], hits.scores[:, 0], strict=True)
+            (pictures.get(names[0]), float(score), names[0])
+            for names, score in zip(hits.ids, hits.scores[:, 0], strict=True)
         ]
+
+    def _decide(self, hidden: Tensor) -> list[str | None]:
+        """What the classifier says of the first [IMG] state of each row of (B, R, D)."""
+        if self.decision is None:
+            return [None] * len(hidden)
+        return self.decision.decide(hidden[:, 0].float().cpu().numpy()).answers
 
     def _text(self, ids) -> str:
         return tokens.decode_text(self.backbones.tokenizer, ids, self.gill.config.img_token_ids)
@@ -235,11 +250,14 @@ def load_responder(
 ) -> Responder:
     """Backbones and joints of a profile, ready to answer.
 
-    joints: folder of `gill-lite train`; by default the shipped joints of `seed`.
+    joints: folder of `gill-lite train` or `gill-lite convert`, whose index and decision classifier
+    are used where it has them; by default the shipped joints of `seed`.
     """
     from gill_lite.backbones import load_backbones
     from gill_lite.checkpoint import load_joints
+    from gill_lite.decision import load_decision
     from gill_lite.profiles import get_profile
+    from gill_lite.retrieval import load_index
 
     profile = get_profile(profile_name)
     directory = Path(joints) if joints else joints_dir(profile, seed)
@@ -249,4 +267,5 @@ def load_responder(
             "train them with `gill-lite train`, or use a seed of 0, 1, 2"
         )
     backbones = backbones or load_backbones(profile)
-    return Responder(backbones, load_joints(directory, backbones.lm, backbones.vision))
+    gill = load_joints(directory, backbones.lm, backbones.vision)
+    return Responder(backbones, gill, load_index(directory), load_decision(directory))

@@ -36,9 +36,9 @@ def train_command(
 
     captions, images: an official TSV and its folder; shards: webdataset tar files, a folder or
     a pattern. Without them the mini profile trains on its own world. lm, vision, diffusion,
-    batch_size, learning_rate, num_img_tokens, num_visual_tokens: instead of the profile's. mixed_precision: "no" or "bf16", by default what
-    `accelerate launch` was told. options: see train.train. Raises GillError for what does not
-    fit together.
+    batch_size, learning_rate, num_img_tokens, num_visual_tokens: instead of the profile's.
+    mixed_precision: "no" or "bf16", by default what `accelerate launch` was told. options: see
+    train.train. Raises GillError for what does not fit together.
     """
     from accelerate import PartialState
 

@@ -122,7 +122,8 @@ def test_train_passes_its_options_on(stand_in):
     defaults |= {"images": None, "shards": None, "num_workers": 0, "lm": None, "vision": None}
     defaults |= {"diffusion": None, "quantize": "none", "batch_size": None, "save_every": 200}
     defaults |= {"gradient_accumulation_steps": 1, "mixed_precision": None, "keep": 2}
-    defaults |= {"tensorboard": False}
+    defaults |= {"tensorboard": False, "learning_rate": None}
+    defaults |= {"num_img_tokens": None, "num_visual_tokens": None}
     assert calls == [("train_command", ("mini", Path("out")), defaults | options)]
     cli.main(["train"])
     assert calls[1] == ("train_command", ("mini", Path("runs/train/gill-0")), defaults)
@@ -133,17 +134,23 @@ def test_train_passes_its_options_on(stand_in):
         ("paper", Path("runs/train/gill-0")),
         defaults | options | {"tensorboard": True},
     )
+    typed = "--mapper none --learning-rate 2e-4 --num-img-tokens 4 --num-visual-tokens 2"
+    cli.main(["train", *typed.split()])
+    options = {"mapper": "none", "learning_rate": 2e-4}
+    options |= {"num_img_tokens": 4, "num_visual_tokens": 2}
+    folder = Path("runs/train/none-r4-k2-0")  # what is not the default has its own folder
+    assert calls[3][1:] == (("mini", folder), defaults | options)
 
 
 def test_choices_are_the_ones_the_code_knows():
     from gill_lite import cli_train
     from gill_lite.backbones import QUANTIZE
-    from gill_lite.mappers import KINDS
+    from gill_lite.mappers import KINDS, RETRIEVAL_ONLY
     from gill_lite.train_step import PRECISIONS
     from gill_lite.world.pretrain import STAGES
 
     assert cli.STAGES == STAGES
-    assert set(cli_train.MAPPERS) == set(KINDS)
+    assert set(cli_train.MAPPERS) == {*KINDS, RETRIEVAL_ONLY}
     assert cli_train.PRECISIONS == PRECISIONS and cli_train.QUANTIZE == QUANTIZE
 
 
@@ -191,7 +198,8 @@ class Echo:
 
         picture = Image.new("RGB", (8, 8), "red")
         text = f"{len(prompt)}: {prompt[-1]}"
-        return types.SimpleNamespace(text=text, retrieved=None, generated=picture)
+        others = dict.fromkeys(("retrieved", "retrieved_id", "retrieved_score", "decision"))
+        return types.SimpleNamespace(text=text, generated=picture, **others)
 
 
 def test_chat_answers_once_with_messages(stand_in, tmp_path, capsys):

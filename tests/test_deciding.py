@@ -160,21 +160,19 @@ def test_questions_are_half_seen_half_novel_and_say_all():
 
 
 def test_the_gallery_is_known_and_seen_only():
-    from gill_lite.world.render import render
-    from gill_lite.world.scene import rng_for, sample_scene
-
     scenes = deciding.gallery_scenes()
     assert len(scenes) == 400 and not any(is_novel(scene) for scene in scenes)
     stub = SimpleNamespace(
         profile=SimpleNamespace(name="mini"),
+        index=None,
         gill=SimpleNamespace(image_features=lambda x: torch.ones(400, 2)),
         pixel_values=lambda pictures: None,
     )
     pictures, _ = Responder.gallery.func(stub)
+    again, drawn = reasons.gallery_of(400)
+    assert again == scenes
     for number in (0, 7, 399):
-        rng = rng_for("gallery", number)
-        sample_scene(rng)
-        assert pictures[number].tobytes() == render(scenes[number], rng).tobytes()
+        assert pictures[str(number)].tobytes() == drawn[number].tobytes()
 
 
 def test_matches_counts_attributes():
@@ -383,6 +381,9 @@ def test_the_reference_results_follow_from_its_scores(reference):
             assert (old["id"], old["verdict"]) == (new["id"], new["verdict"])
             assert new["difference"] == pytest.approx(old["difference"], abs=1e-9)
             assert new["low"] == pytest.approx(old["low"], abs=1e-9)
+    for old, new in zip(result["differences"], deciding.differences(frame, asked), strict=True):
+        assert (old["against"], old["metric"]) == (new["against"], new["metric"])
+        assert new["mean"] == pytest.approx(old["mean"], abs=1e-9)
     test, scenes = deciding.held_out(frame, asked)
     rows = {(r["method"], r["context"], r["metric"]): r for r in result["rows"]}
     for method, label in choosing.METHODS.items():

@@ -111,6 +111,12 @@ def test_check_tells_how_an_attempt_stands(attempt, sentence):
     assert lab.check(attempt, double, CASES) == sentence
 
 
+def test_check_names_the_case_that_differs():
+    cases = {"a number": (1.0,), "two numbers": (torch.tensor([1.0, 2.0]),)}
+    assert lab.check(nearly, double, cases).startswith("case 2 (two numbers): the result at [0]")
+    assert lab.check(double, double, cases).endswith("on all 2 cases.")
+
+
 def test_check_looks_inside_structures():
     Pair = namedtuple("Pair", "loss logits")
     reference = lambda x: Pair(x, {"a": [x, "word"]})  # noqa: E731

@@ -138,6 +138,7 @@ def test_normalise_drops_what_differs_between_machines(tmp_path):
     notebook = good_notebook()
     notebook.metadata["papermill"] = {"duration": 3.2, "input_path": "somewhere"}
     notebook.metadata["language_info"] = {"name": "python", "version": "3.11.7"}
+    notebook.cells[3].metadata["nbgrader"] = {"grade": True}
     for cell in notebook.cells:
         cell.metadata["papermill"] = {"start_time": "2026-01-01"}
         cell.metadata["execution"] = {"iopub.execute_input": "2026-01-01"}
@@ -151,8 +152,15 @@ def test_normalise_drops_what_differs_between_machines(tmp_path):
     for word in ("papermill", "3.11.7", "2026", "stderr", "10%"):
         assert word not in text
     cleaned = nbformat.read(path, as_version=4)
-    assert cleaned.cells[1].metadata.tags == ["parameters"]
+    assert cleaned.cells[1].metadata == {"tags": ["parameters"]}
+    assert cleaned.cells[3].metadata == {"nbgrader": {"grade": True}}
     assert cleaned.cells[3].outputs[0].text == "False\n"
+
+
+def test_a_chapter_must_have_its_exercises(tmp_path):
+    path = tmp_path / "05_try.ipynb"
+    nbformat.write(good_notebook(), path)
+    assert "has 0 exercises instead of two to four" in notebooks.problems(path)
 
 
 @pytest.mark.parametrize("folder", [ROOT, Path.home()])
@@ -181,6 +189,14 @@ def test_refresh_executes_and_cleans(tmp_path):
     ).groups()
     assert 0 < int(seconds) < 300 and 0 < float(gigabytes) < 2, "a bare kernel"
     assert list(tmp_path.iterdir()) == [path], "no scratch is left behind"
+
+
+def test_refresh_can_do_some_only(tmp_path):
+    path = saved(good_notebook(), tmp_path)
+    (tmp_path / "01_broken.ipynb").write_text("not read")
+    assert notebooks.refresh(tmp_path, ("00",)) == [path]
+    with pytest.raises(GillError, match="no such notebook"):
+        notebooks.refresh(tmp_path, ("07",))
 
 
 def test_refresh_leaves_a_failing_notebook_alone(tmp_path):

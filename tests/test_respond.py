@@ -101,3 +101,25 @@ def test_unknown_joints_seed_is_one_sentence():
 def test_to_pil_rounds_and_clips():
     image = to_pil(torch.tensor([[[-1.0]], [[0.5]], [[2.0]]]))
     assert image.getpixel((0, 0)) == (0, 128, 255)
+
+
+def test_a_folder_with_an_index_and_a_classifier_retrieves_and_decides(responder, tmp_path):
+    import shutil
+
+    from gill_lite.decision import DECISION, LinearDecision
+    from gill_lite.files import DATA
+    from gill_lite.retrieval import INDEX, ImageIndex
+
+    folder = tmp_path / "joints"
+    shutil.copytree(DATA / "mini" / "joints" / "gill-0", folder)
+    hidden = responder.img_states([PROMPTS[0]])  # (1, R, D)
+    own = responder.gill.retrieval_embedding(hidden)
+    ImageIndex.build(torch.cat([-own, own]), ["far.jpg", "near.jpg"]).save(folder / INDEX)
+    weight = torch.stack([-hidden[0, 0], hidden[0, 0]]).numpy()  # "ret" for this very state
+    LinearDecision(weight, [0.0, 0.0]).save(folder / DECISION)
+    answer = load_responder("mini", joints=folder, backbones=responder.backbones).respond(
+        PROMPTS[0], min_words=0
+    )
+    assert (answer.retrieved_id, answer.decision) == ("near.jpg", "ret")
+    assert answer.retrieved is None, "the picture itself is not at hand"
+    assert responder.respond(PROMPTS[0]).decision is None

@@ -247,6 +247,17 @@ def judged(frame: pd.DataFrame, asked: list[Question]) -> dict[str, list[dict]]:
     return {"verdicts": [claim], "controls": [coin, answer]}
 
 
+def differences(frame: pd.DataFrame, asked: list[Question], method: str = "linear") -> list[dict]:
+    """Both measures of `method` minus those of every other way to choose, paired."""
+    test, scenes = held_out(frame, asked)
+    return [
+        {"against": choosing.METHODS[other], "metric": metric,
+         **asdict(lead(test, scenes, method, (other,)))}
+        for other in choosing.METHODS if other != method
+        for metric, lead in ((F1, choosing.f1_lead), (ACCURACY, choosing.quality_lead))
+    ]  # fmt: skip
+
+
 def _judgement(name: str, statement: str, statistic: str, interval, source: str) -> dict:
     """A row in the form of claims.verdict_rows."""
     kept = asdict(interval)
@@ -266,6 +277,7 @@ def results(
         "title": TITLE,
         "rows": result_rows(frame, asked, real),
         **judged(frame, asked),
+        "differences": differences(frame, asked),
         "counts": {"scored": run.scored, "eligible": run.eligible, "skipped": dict(run.skipped)},
         "settings": settings,
         "raters": raters._asdict(),

@@ -13,7 +13,8 @@ from gill_lite.errors import GillError
 from gill_lite.files import read_json, write_json
 from gill_lite.world.scene import ATTRIBUTES
 
-STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes")
+STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
+ALONE = ("lm", "trunk", "glide")  # no other stage is trained on them or measured with them
 LIBRARIES = ("torch", "torchvision", "transformers", "diffusers", "lpips", "numpy", "pillow")
 TARGETS = {
     "clip": {"share_of_oracle": 0.90},
@@ -27,12 +28,14 @@ TARGETS = {
     | {f"autoencoded_{name}": 0.98 for name in ATTRIBUTES},
     "denoiser": {"seen_mean": 0.95, "novel_mean": 0.85},
     "trunk": {},
+    "glide": {"seen_mean": 0.95, "novel_mean": 0.85},
 }
 
 
 def run(stage=None, output_dir="data/mini", work_dir="runs/pretrain/work", seed: int = 0) -> None:
     """Train one stage, or all and assemble `output_dir`. Prints each stage's measures.
 
+    One of ALONE joins the weights and the manifest that `output_dir` has already.
     Raises GillError for an unknown stage, or one whose own inputs are not trained yet.
     """
     if stage is not None and stage not in STAGES:
@@ -45,6 +48,8 @@ def run(stage=None, output_dir="data/mini", work_dir="runs/pretrain/work", seed:
         print(f"{name}: {measures}", flush=True)
     if all((work_dir / "out" / name / "measures.json").exists() for name in STAGES):
         assemble(work_dir / "out", Path(output_dir))
+    elif stage in ALONE and (Path(output_dir) / "manifest.json").exists():
+        assemble(work_dir / "out", Path(output_dir), [stage])
 
 
 def train_stage(name: str, work_dir: Path, seed: int = 0) -> dict:
@@ -53,6 +58,7 @@ def train_stage(name: str, work_dir: Path, seed: int = 0) -> dict:
         stage_autoencoder,
         stage_clip,
         stage_denoiser,
+        stage_glide,
         stage_lm,
         stage_probes,
     )
@@ -69,6 +75,8 @@ def train_stage(name: str, work_dir: Path, seed: int = 0) -> dict:
         return stage_probes.train_trunk(work_dir, out, seed)
     if name == "probes":
         return stage_probes.train_probes(work_dir, out, seed)
+    if name == "glide":
+        return stage_glide.train(work_dir, out, seed)
     needs = [work_dir / "out" / stage for stage in ("clip", "autoencoder")]
     for need in needs:
         if not (need / "config.json").exists():
@@ -76,12 +84,16 @@ def train_stage(name: str, work_dir: Path, seed: int = 0) -> dict:
     return stage_denoiser.train(work_dir, *needs, out, seed)
 
 
-def assemble(trained: Path, output_dir: Path) -> dict:
-    """Half-precision copies of all stages in `output_dir`, measured anew, with their manifest."""
-    copy_halved(trained, output_dir)
-    measures = remeasure(output_dir)
-    stages = {}
-    for name in STAGES:
+def assemble(trained: Path, output_dir: Path, names=STAGES) -> dict:
+    """Half-precision copies of stages in `output_dir`, measured anew, with their manifest.
+
+    names: the stages to copy; files and entries of others stay as they are there.
+    """
+    copy_halved(trained, output_dir, names)
+    measures = remeasure(output_dir, names=names)
+    whole = set(names) == set(STAGES)
+    stages = {} if whole else read_json(output_dir / "manifest.json", "weights manifest")["stages"]
+    for name in names:
         about = read_json(trained / name / "measures.json", "stage measures")
         held_out = measures[name]
         stages[name] = {
@@ -112,72 +124,103 @@ def is_weight_file(path: Path, directory: Path) -> bool:
     return first not in ("manifest.json", "joints") and path.suffix != ".md"
 
 
-def copy_halved(trained: Path, output_dir: Path) -> None:
-    """Copy every stage through its own class, weights as float16."""
+def copy_halved(trained: Path, output_dir: Path, names=STAGES) -> None:
+    """Copy stages through their own classes, weights as float16.
+
+    The denoiser's copy holds the autoencoder.
+    """
     import torch
     from diffusers import StableDiffusionPipeline
     from safetensors.torch import load_file, save_file
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel, OPTForCausalLM
 
-    half = {"dtype": torch.float16}
-    OPTForCausalLM.from_pretrained(trained / "lm", **half).save_pretrained(output_dir / "lm")
-    AutoTokenizer.from_pretrained(trained / "lm").save_pretrained(output_dir / "lm")
-    CLIPModel.from_pretrained(trained / "clip", **half).save_pretrained(output_dir / "clip")
-    AutoTokenizer.from_pretrained(trained / "clip").save_pretrained(output_dir / "clip")
-    CLIPImageProcessor.from_pretrained(trained / "clip").save_pretrained(output_dir / "clip")
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        trained / "denoiser", torch_dtype=torch.float16, safety_checker=None
-    )
-    pipeline.save_pretrained(output_dir / "diffusion")
-    for name in ("probes", "trunk"):
-        weights = load_file(trained / name / "model.safetensors")
-        (output_dir / name).mkdir(parents=True, exist_ok=True)
-        halved = {key: value.half() for key, value in weights.items()}
-        save_file(halved, output_dir / name / "model.safetensors")
+    from gill_lite.glide import Glide
+
+    models = {"lm": OPTForCausalLM, "clip": CLIPModel}
+    pipelines = {"denoiser": StableDiffusionPipeline, "glide": Glide}
+    for name in names:
+        source, target = trained / name, output_dir / {"denoiser": "diffusion"}.get(name, name)
+        if name in models:
+            models[name].from_pretrained(source, dtype=torch.float16).save_pretrained(target)
+            AutoTokenizer.from_pretrained(source).save_pretrained(target)
+        if name == "clip":
+            CLIPImageProcessor.from_pretrained(source).save_pretrained(target)
+        if name in pipelines:
+            options = {"safety_checker": None} if name == "denoiser" else {}
+            pipeline = pipelines[name].from_pretrained(source, torch_dtype=torch.float16, **options)
+            pipeline.save_pretrained(target)
+        if name in ("probes", "trunk"):
+            weights = load_file(source / "model.safetensors")
+            target.mkdir(parents=True, exist_ok=True)
+            halved = {key: value.half() for key, value in weights.items()}
+            save_file(halved, target / "model.safetensors")
 
 
-def remeasure(directory: Path, count: int = 1000) -> dict[str, dict]:
-    """Every stage's held-out measures on the weights in `directory`, as they ship.
+def remeasure(directory: Path, count: int = 1000, names=STAGES) -> dict[str, dict]:
+    """Held-out measures of the stages `names` on the weights in `directory`, as they ship.
 
-    count: pictures for the probes; the denoiser draws a fifth as many of each split.
+    count: pictures for the probes; the denoiser and GLIDE draw a fifth as many of each split.
     """
-    import torch
-    from diffusers import StableDiffusionPipeline
+    return {name: _remeasure(name, directory, count) for name in names}
+
+
+def _remeasure(name: str, directory: Path, count: int) -> dict:
     from transformers import AutoTokenizer, CLIPModel, OPTForCausalLM
 
     from gill_lite.backbones import load_probes
+    from gill_lite.glide import load_glide
     from gill_lite.profiles import MINI
     from gill_lite.world import (
         stage_autoencoder,
         stage_clip,
         stage_denoiser,
+        stage_glide,
         stage_lm,
         stage_probes,
     )
 
-    lm = OPTForCausalLM.from_pretrained(directory / "lm").float()
-    clip = CLIPModel.from_pretrained(directory / "clip").float()
+    if name == "clip":
+        clip = CLIPModel.from_pretrained(directory / "clip").float().eval()
+        return stage_clip.measure(clip, AutoTokenizer.from_pretrained(directory / "clip"))
+    if name == "lm":
+        lm = OPTForCausalLM.from_pretrained(directory / "lm").float().eval()
+        return stage_lm.measure(lm, AutoTokenizer.from_pretrained(directory / "lm"))
+    if name == "trunk":
+        return {}
+    probes = load_probes(directory / "probes")
+    if name == "glide":
+        return _both_splits(stage_glide.measure, load_glide(directory / "glide"), probes, count)
+    pipeline = _pipeline(directory)
+    if name == "autoencoder":
+        return stage_autoencoder.measure(pipeline.vae)
+    if name == "denoiser":
+        sampling = {
+            "num_inference_steps": MINI.num_inference_steps,
+            "guidance_scale": MINI.guidance_scale,
+        }
+        return _both_splits(stage_denoiser.measure, pipeline, probes, count, **sampling)
+    again = stage_probes.accuracy(
+        probes, count // 2, lambda x: stage_autoencoder.reconstruct(pipeline.vae, x)
+    )
+    drawn = stage_probes.accuracy(probes, count)
+    return {f"drawn_{n}": v for n, v in drawn.items()} | {
+        f"autoencoded_{n}": v for n, v in again.items()
+    }
+
+
+def _both_splits(measure, model, probes, count: int, **sampling) -> dict:
+    seen, novel = (
+        measure(model, probes, split, count // 5, **sampling) for split in ("seen", "novel")
+    )
+    return seen | novel
+
+
+def _pipeline(directory: Path):
+    import torch
+    from diffusers import StableDiffusionPipeline
+
     pipeline = StableDiffusionPipeline.from_pretrained(
         directory / "diffusion", torch_dtype=torch.float32, safety_checker=None
     )
     pipeline.set_progress_bar_config(disable=True)
-    probes = load_probes(directory / "probes")
-    again = stage_probes.accuracy(
-        probes, count // 2, lambda x: stage_autoencoder.reconstruct(pipeline.vae, x)
-    )
-    sampling = {
-        "num_inference_steps": MINI.num_inference_steps,
-        "guidance_scale": MINI.guidance_scale,
-    }
-    denoiser = {}
-    for split in ("seen", "novel"):
-        denoiser |= stage_denoiser.measure(pipeline, probes, split, count // 5, **sampling)
-    return {
-        "clip": stage_clip.measure(clip.eval(), AutoTokenizer.from_pretrained(directory / "clip")),
-        "lm": stage_lm.measure(lm.eval(), AutoTokenizer.from_pretrained(directory / "lm")),
-        "autoencoder": stage_autoencoder.measure(pipeline.vae),
-        "denoiser": denoiser,
-        "probes": {f"drawn_{n}": v for n, v in stage_probes.accuracy(probes, count).items()}
-        | {f"autoencoded_{n}": v for n, v in again.items()},
-        "trunk": {},
-    }
+    return pipeline

@@ -157,14 +157,16 @@ def generate(pipeline, texts, keys, num_inference_steps: int = 12, guidance_scal
     return torch.cat(pictures)
 
 
-def measure(pipeline, probes, split: str = "seen", count: int = 200, **sampling) -> dict:
+def measure(
+    pipeline, probes, split: str = "seen", count: int = 200, draw=generate, **sampling
+) -> dict:
     """Attribute accuracy of pictures made from full single captions of held-out scenes."""
     scenes, _ = held_out(count, split, key="denoiser held out")
     texts = [
         language.sentence(s.as_dict(), rng_for("denoiser caption", split, i))
         for i, s in enumerate(scenes)
     ]
-    pictures = generate(pipeline, texts, [(split, i) for i in range(count)], **sampling)
+    pictures = draw(pipeline, texts, [(split, i) for i in range(count)], **sampling)
     labels = torch.tensor([scene.labels() for scene in scenes])
     with torch.no_grad():
         logits = probes(pictures)

@@ -11,7 +11,7 @@ from gill_lite.evaluate.catalog import TABLE1, TABLE2, get_table
 from gill_lite.evaluate.scorer import Scorer
 from gill_lite.evaluate.tasks import VISDIAL, VIST, of_files, of_world
 from gill_lite.files import DATA, read_json
-from gill_lite.readme import with_course, with_results
+from gill_lite.readme import reference_runs, with_course, with_results
 from gill_lite.world.scene import ATTRIBUTES
 
 RESULTS = DATA.parent / "results"
@@ -19,14 +19,23 @@ STORIES = 3
 COLORS = ATTRIBUTES["color"]
 
 
-@pytest.fixture(scope="module")
-def reference():
-    return read_json(RESULTS / "table1_vist.json")
+@pytest.fixture(params=[TABLE1, TABLE2], ids=lambda spec: spec.name)
+def spec(request):
+    return request.param
 
 
-@pytest.fixture(scope="module")
-def frame():
-    return pd.read_csv(RESULTS / "table1_vist_scores.csv", dtype={"example": str})
+@pytest.fixture
+def reference(spec):
+    return read_json(RESULTS / f"{spec.name}.json")
+
+
+def scores_of(spec) -> pd.DataFrame:
+    return pd.read_csv(RESULTS / f"{spec.name}_scores.csv", dtype={"example": str})
+
+
+@pytest.fixture
+def frame(spec):
+    return scores_of(spec)
 
 
 def test_cells_are_stable_diffusion_once_and_gill_with_every_joints():
@@ -79,8 +88,11 @@ def test_a_run_cut_off_and_resumed_ends_bit_identical(first, tmp_path, monkeypat
         other.run(progress=False)
 
 
-def test_live_scores_are_those_of_the_reference_run(first, frame):
-    scores = run.scores_frame(first[1].rows)
+def test_live_scores_are_those_of_the_reference_run(first, spec, tmp_path):
+    done = first[1]
+    if spec is TABLE2:
+        done = prepared(tmp_path, TABLE2, num_examples=2).run(progress=False)
+    frame, scores = scores_of(spec), run.scores_frame(done.rows)
     keys = ["example", "method", "context", "seed"]
     both = frame.merge(scores, on=keys, suffixes=("", "_now"))
     assert len(both) == len(scores)
@@ -163,16 +175,17 @@ def test_real_photographs_and_prompts_walk_through_reader_model_and_metrics(firs
             assert -1 <= score["clip_similarity"] <= 1 and score["lpips"] > 0
 
 
-def test_the_reference_run_is_whole(reference, frame):
-    settings = reference["settings"]
-    assert settings["num_stories"] >= 300 and len(settings["seeds"]) == 3
-    assert len(frame) == reference["counts"]["scored"] == settings["num_stories"] * 11
-    assert reference["counts"]["eligible"] == reference["counts"]["scored"]
+def test_the_reference_run_is_whole(spec, reference, frame):
+    settings, counts = reference["settings"], reference["counts"]
+    count = settings[f"num_{spec.task.examples}"]
+    assert count >= 300 and len(settings["seeds"]) == 3
+    assert len(frame) == counts["scored"] == count * len(spec.cells(settings["seeds"]))
+    assert counts["eligible"] == counts["scored"]
 
 
-def test_the_reference_table_and_verdicts_follow_from_its_scores(reference, frame):
-    rows = tables.result_rows(frame, "vist", protocol.VIST_CONTEXTS.values())
-    judged = [c for c in claims.read_claims() if c.table == "vist"]
+def test_the_reference_table_and_verdicts_follow_from_its_scores(spec, reference, frame):
+    rows = tables.result_rows(frame, spec.task.name, spec.contexts)
+    judged = [c for c in claims.read_claims() if c.table == spec.task.name]
     assert _close(rows, reference["rows"])
     verdicts = {v["id"]: v["verdict"] for v in claims.verdict_rows(judged, frame)}
     assert verdicts == {v["id"]: v["verdict"] for v in reference["verdicts"]}
@@ -192,9 +205,10 @@ def test_the_reference_run_is_of_these_weights(reference):
     assert reference["provenance"]["weights_manifest_sha256"] == now
 
 
-def test_the_readme_shows_the_reference_run(reference):
+def test_the_readme_shows_the_reference_runs():
     readme = (DATA.parent / "README.md").read_text(encoding="utf-8")
-    assert with_results(readme, reference) == readme
+    assert with_results(readme, reference_runs(RESULTS)) == readme
+    assert readme.count("95 % bootstrap interval") == 2
 
 
 def test_the_readme_lists_every_notebook():
