@@ -106,7 +106,7 @@ def refresh(folder: Path | None = None, beginnings: tuple[str, ...] = ("",)) -> 
     if not paths:
         raise GillError(f"there is no such notebook in {folder}.")
     for path in paths:
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".refresh-") as scratch:
             executed = Path(scratch) / path.name
             with measuring() as cost:
                 execute(path, executed, {})

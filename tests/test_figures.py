@@ -7,8 +7,8 @@ from gill_lite import figures
 from gill_lite.errors import GillError
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.colors import to_rgb  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
 
 
 @pytest.fixture(autouse=True)

@@ -71,12 +71,17 @@ def _table_section(output_dir: Path, result: dict) -> str:
     pictures = pictures or _notebook_pictures(output_dir, result["table"])
     return (
         f"<h2>{escape(result['title'])}</h2>{_html(results_table(result['rows']))}"
-        f"<h3>What the paper says, and what we find</h3>{_html(verdict_table(result['verdicts']))}"
+        f"<h3>What the paper says, and what we find</h3>{_verdicts(result)}"
         f"<p>{escape(counts_text(result))}</p>"
         f"{''.join(_picture(p, result['title']) for p in pictures)}"
         f"<details><summary>Provenance of this table</summary>{_facts(result['provenance'])}"
         "</details>"
     )
+
+
+def _verdicts(result: dict) -> str:
+    verdicts = verdict_table(result["verdicts"])
+    return _html(verdicts.set_index(verdicts.columns[0]))
 
 
 def _picture(picture: Path | str, title: str) -> str:
@@ -106,7 +111,8 @@ def _facts(facts: dict) -> str:
     """A nested dictionary as a two-column table, inner keys joined to the outer ones."""
     import pandas as pd
 
-    values = pd.json_normalize(facts, sep=" · ").astype(str).iloc[0]
+    values = pd.json_normalize(facts, sep=" · ").iloc[0]
+    values = values.fillna("none").astype(str)  # no GPU, for example
     return _html(values.rename(lambda name: name.replace("_", " ")).to_frame("value"))
 
 
