@@ -48,7 +48,8 @@ def encode_text(tokenizer, text: str, bos: bool = True) -> list[int]:
 
     Special tokens written out in the text are read as plain text.
     """
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    ids = tokenizer(text, **options).input_ids
     return bos_ids(tokenizer) + ids if bos else ids
 
 

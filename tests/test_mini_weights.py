@@ -82,3 +82,15 @@ def test_joints_were_trained_on_these_backbones():
     for seed in (0, 1, 2):
         about = json.dumps(read_json(MINI / "joints" / f"gill-{seed}" / "config.json"))
         assert print_now in about
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_other_language_models_are_whole_and_as_good_as_they_say(seed):
+    folder = DATA / "lms" / str(seed)
+    stage = backbones.check_files(folder)["stages"]["lm"]
+    assert stage["seed"] == seed
+    (again,) = pretrain.remeasure(folder, names=("lm",)).values()
+    for measure, value in stage["held_out"].items():
+        assert abs(again[measure] - value) < 0.02, measure
+    missed = {k for k, goal in pretrain.TARGETS["lm"].items() if stage["held_out"][k] < goal}
+    assert missed == set(stage["missed"])

@@ -35,7 +35,8 @@ TARGETS = {
 def run(stage=None, output_dir="data/mini", work_dir="runs/pretrain/work", seed: int = 0) -> None:
     """Train one stage, or all and assemble `output_dir`. Prints each stage's measures.
 
-    One of ALONE joins the weights and the manifest that `output_dir` has already.
+    One of ALONE joins the weights and the manifest that `output_dir` has already. A language
+    model alone makes a folder of its own, where none is there yet.
     Raises GillError for an unknown stage, or one whose own inputs are not trained yet.
     """
     if stage is not None and stage not in STAGES:
@@ -50,6 +51,8 @@ def run(stage=None, output_dir="data/mini", work_dir="runs/pretrain/work", seed:
         assemble(work_dir / "out", Path(output_dir))
     elif stage in ALONE and (Path(output_dir) / "manifest.json").exists():
         assemble(work_dir / "out", Path(output_dir), [stage])
+    elif stage == "lm" and not (Path(output_dir) / "manifest.json").exists():
+        assemble(work_dir / "out", Path(output_dir), [stage])  # for `train --lm DIR/lm`
 
 
 def train_stage(name: str, work_dir: Path, seed: int = 0) -> dict:
@@ -91,8 +94,9 @@ def assemble(trained: Path, output_dir: Path, names=STAGES) -> dict:
     """
     copy_halved(trained, output_dir, names)
     measures = remeasure(output_dir, names=names)
-    whole = set(names) == set(STAGES)
-    stages = {} if whole else read_json(output_dir / "manifest.json", "weights manifest")["stages"]
+    known = output_dir / "manifest.json"
+    new = set(names) == set(STAGES) or not known.exists()
+    stages = {} if new else read_json(known, "weights manifest")["stages"]
     for name in names:
         about = read_json(trained / name / "measures.json", "stage measures")
         held_out = measures[name]
