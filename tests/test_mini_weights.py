@@ -1,5 +1,6 @@
 """The shipped weights: whole, as the manifest says, and as good as it says."""
 
+import itertools
 import json
 import shutil
 
@@ -11,7 +12,8 @@ from gill_lite.files import DATA, read_json
 from gill_lite.world import pretrain
 
 MINI = DATA / "mini"
-LIMIT_MB = 60
+LIMIT_MB, LIMIT_WITH_ABLATIONS_MB = 60, 90
+ABLATED = ("linear", "mlp", "encoder")  # mappers
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,10 @@ def test_every_file_is_listed_and_none_is_too_many(manifest):
 def test_all_weights_are_safetensors_and_small(manifest):
     files = [p for p in MINI.rglob("*") if p.is_file()]
     assert {p.suffix for p in files} <= {".safetensors", ".json"}
-    assert sum(p.stat().st_size for p in files) < LIMIT_MB * 1e6
+    main = [p for p in files if p.parent.name.split("-")[0] not in ABLATED]
+    assert sum(p.stat().st_size for p in main) < LIMIT_MB * 1e6
+    others = [p for p in (DATA / "lms").rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in [*files, *others]) < LIMIT_WITH_ABLATIONS_MB * 1e6
 
 
 def test_missed_targets_are_named_by_the_manifest(manifest):
@@ -74,13 +79,28 @@ def test_joints_say_how_they_were_made():
         assert f"--seed {seed}" in json.dumps(about)
 
 
+@pytest.mark.parametrize("mapper", ABLATED)
+def test_joints_of_other_mappers_were_trained_at_the_rate_they_prefer(mapper):
+    best = read_json(DATA.parent / "results" / "mapper_search.json")["best"][mapper]
+    for seed in (0, 1, 2):
+        about = read_json(MINI / "joints" / f"{mapper}-{seed}" / "config.json")
+        command = f"--mapper {mapper} --learning-rate {best:g} --seed {seed}"
+        settings = about["provenance"]["settings"]
+        assert command in about["provenance"]["command"]
+        assert (settings["mapper"], settings["learning_rate"], settings["seed"]) == (
+            mapper,
+            best,
+            seed,
+        )
+
+
 def test_joints_were_trained_on_these_backbones():
     from gill_lite.profiles import MINI as PROFILE
     from gill_lite.train_state import fingerprint
 
     print_now = fingerprint(backbones.load_backbones(PROFILE))
-    for seed in (0, 1, 2):
-        about = json.dumps(read_json(MINI / "joints" / f"gill-{seed}" / "config.json"))
+    for mapper, seed in itertools.product(("gill", *ABLATED), (0, 1, 2)):
+        about = json.dumps(read_json(MINI / "joints" / f"{mapper}-{seed}" / "config.json"))
         assert print_now in about
 
 
