@@ -238,6 +238,12 @@ def to_pil(picture: Tensor) -> Image.Image:
     return Image.fromarray(array.numpy())
 
 
+def to_pixels(image: Image.Image) -> Tensor:
+    """An RGB PIL image as a picture (3, H, W) in 0..1, as large as it is."""
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).float() / 255
+
+
 def joints_dir(profile, seed: int = 0, mapper: str = "gill") -> Path:
     """Where the shipped joints of a seed lie."""
     from gill_lite.files import DATA

@@ -10,8 +10,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from pretended import pretend_repository
 
-from gill_lite import cli, notebooks, reproduce
+from gill_lite import cli, reproduce
 from gill_lite.evaluate import report
 
 COMMANDS = (
@@ -288,11 +289,7 @@ RESULT = {
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A pretended repository; returns a function that sets its table notebook's second cell."""
-    for name in ("notebooks", "data/mini"):
-        (tmp_path / "repo" / name).mkdir(parents=True)
-    for module in (reproduce, notebooks):
-        monkeypatch.setattr(module, "repository_root", lambda: tmp_path / "repo")
-    monkeypatch.chdir(tmp_path)
+    pretend_repository(tmp_path, monkeypatch)
 
     def write(source: str, parameters: str = PARAMETERS):
         cells = [new_code_cell(parameters), new_code_cell(source)]

@@ -6,8 +6,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from pretended import pretend_repository
 
-from gill_lite import cli, notebooks, reproduce
+from gill_lite import cli, reproduce
 from gill_lite.evaluate.catalog import TABLES as EVALUATED
 from gill_lite.files import read_json
 
@@ -33,11 +34,7 @@ path.write_text(json.dumps(result))"""
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A pretended repository; returns a function that writes a table's notebook."""
-    for name in ("notebooks", "data/mini"):
-        (tmp_path / "repo" / name).mkdir(parents=True)
-    for module in (reproduce, notebooks):
-        monkeypatch.setattr(module, "repository_root", lambda: tmp_path / "repo")
-    monkeypatch.chdir(tmp_path)
+    pretend_repository(tmp_path, monkeypatch)
 
     def write(number: str, source: str | None = None):
         table = reproduce.TABLES[number]

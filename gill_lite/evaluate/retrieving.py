@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from gill_lite.datasets.images import open_image
 from gill_lite.errors import GillError
 from gill_lite.evaluate import protocol
+from gill_lite.evaluate.judge import Judge
+from gill_lite.respond import to_pixels
 from gill_lite.retrieval import ImageIndex
 
 DEPTHS = (1, 5, 10)
@@ -51,14 +53,9 @@ def gill_queries(responder, stories, context: str) -> Tensor:
 
 
 def clip_index(responder, pictures: dict) -> ImageIndex:
-    """The candidates as CLIP embeds pictures."""
-    vision = responder.backbones.vision
-
-    def embed(images):
-        pooled = vision.vision_model(pixel_values=responder.pixel_values(images)).pooler_output
-        return vision.visual_projection(pooled)
-
-    return picture_index(embed, pictures)
+    """The candidates as CLIP embeds pictures, the way the CLIP similarity reads them."""
+    judge = Judge(responder.backbones, ["clip_similarity"])
+    return picture_index(lambda x: judge.features([to_pixels(image) for image in x]), pictures)
 
 
 @torch.no_grad()
@@ -77,15 +74,13 @@ def clip_queries(responder, stories, context: str) -> Tensor:
     return torch.cat(rows)  # (S, P)
 
 
-def ranks(index: ImageIndex, queries: Tensor, stories, exclude_context: bool = True) -> list[int]:
+def ranks(index: ImageIndex, queries: Tensor, stories) -> list[int]:
     """Place of each story's true last picture among the candidates, the first is 1.
 
     Pictures that the story has shown before are left out of its candidates, unless one of them
     is the true one.
     """
-    exclude = None
-    if exclude_context:
-        exclude = [[p for p in s.photo_ids[:-1] if p != s.photo_ids[-1]] for s in stories]
+    exclude = [[p for p in s.photo_ids[:-1] if p != s.photo_ids[-1]] for s in stories]
     hits = index.search(queries, k=len(index), exclude=exclude)
     return [ids.index(s.photo_ids[-1]) + 1 for ids, s in zip(hits.ids, stories, strict=True)]
 

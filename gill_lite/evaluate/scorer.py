@@ -13,6 +13,7 @@ from gill_lite.evaluate.models import Drawer, Models
 from gill_lite.evaluate.protocol import CORRECTED, Context, Protocol
 from gill_lite.evaluate.run import WorkItem
 from gill_lite.evaluate.tasks import Dataset
+from gill_lite.respond import to_pixels
 
 DIGITS = 6  # of a kept score
 
@@ -105,9 +106,7 @@ class Scorer:
 
     def truth(self, example) -> Tensor:
         """The true picture of an example (3, H, W) in 0..1, as large as it is."""
-        image = open_image(self.task.target(example)[1])
-        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-        return pixels.view(image.height, image.width, 3).permute(2, 0, 1).float() / 255
+        return to_pixels(open_image(self.task.target(example)[1]))
 
     def _true_features(self, examples: Sequence, real: list[Tensor]) -> Tensor:
         """CLIP's embeddings of the true pictures (B, P), each computed once."""
