@@ -632,8 +632,9 @@ def test_ctrl_c_leaves_the_part_and_the_next_run_goes_on(server, tmp_path):
     typed = ["-m", "gill_lite", "fetch", "gill", "--data-dir", "data", "--sources", "s.json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.Popen(
-        [sys.executable, *typed], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, *typed], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background
+    )  # fmt: skip
     part = tmp_path / "data/gill/pretrained_ckpt.pth.tar.part"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and not (part.exists() and part.stat().st_size > 1_000_000):
