@@ -1,6 +1,7 @@
 # gill-lite: every command of the project. `make help` lists them.
 #
 #   PYTHON=python3.12 make reproduce     another interpreter (3.11 or newer)
+#   make reproduce TABLES=1               one table, the quick form (1,2,mappers,context,tokens,retrieval,decide)
 #   make reproduce OUT=runs/mine         another run folder; the same one again continues it
 #   make reproduce ARGS="--seeds 0"      options of `gill-lite reproduce`
 
@@ -8,6 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 OUT ?=
 ARGS ?=
+TABLES ?=
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
 else
@@ -22,7 +24,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 reproduce: $(STAMP) ## install if needed, compute the paper's tables in miniature, write runs/<date>/report.html
-	$(BIN)/gill-lite reproduce $(if $(OUT),-o $(OUT)) $(ARGS)
+	$(BIN)/gill-lite reproduce $(if $(TABLES),--tables $(TABLES)) $(if $(OUT),-o $(OUT)) $(ARGS)
 
 test: $(STAMP) ## install if needed, then the unit tests and every notebook against its stored output
 	$(BIN)/python -m pytest tests

@@ -6,7 +6,7 @@ Weights come from safetensors files alone, and no code of a model's repository i
 import hashlib
 import inspect
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,24 @@ def load_backbones(
         backbones.probes = load_probes(directory / "probes").to(device)
         backbones.perceptual = load_perceptual(directory / "trunk").to(device)
     return backbones
+
+
+def with_lm(backbones: Backbones, folder: Path) -> Backbones:
+    """The same backbones around another language model of the mini world, from data/lms.
+
+    Its files are checked against the manifest beside its folder; errors as in `load_backbones`.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    check_files(folder.parent)
+    where = {"lm": str(folder)}
+    tokenizer = _named(AutoTokenizer.from_pretrained, "lm", where, trust_remote_code=False)
+    dtype, device = backbones.lm.dtype, backbones.lm.device
+    lm = _whole(AutoModelForCausalLM, "lm", where, trust_remote_code=False, dtype=dtype)
+    lm.eval().requires_grad_(False).to(device)
+    check_lm(lm, tokenizer, where["lm"])
+    profile = backbones.profile.replace(lm=where["lm"])
+    return replace(backbones, profile=profile, lm=lm, tokenizer=tokenizer)
 
 
 def _lm_options(quantize: str, dtype) -> dict:

@@ -16,10 +16,29 @@ def add_reproduce(subparsers) -> None:
         "the run folder gets notebooks/, results/*.json, figures/ and report.html."
     )
     parser = command(subparsers, "reproduce", commands.reproduce, text)
-    parser.add_argument(
-        "--tables", type=names, default="1", metavar="1,...", help="numbers of the tables"
-    )
+    option = parser.add_argument
+    option(
+        "--tables", type=names, default="all", metavar="1,mappers,...",
+        help="which: 1, 2, mappers, context, tokens, retrieval, decide, or all (default)",
+    )  # fmt: skip
     _add_table_options(parser)
+    for what in ("captions", "prompts"):
+        option(
+            f"--num-{what}", type=positive, metavar="N", default=None,
+            help=f"{what} to score, of the table that has them (default: "
+            f"{'300' if what == 'captions' else '900'})",
+        )  # fmt: skip
+    option(
+        "--retrain", action="store_true",
+        help="train the joints of these tables anew, into the run folder (hours)",
+    )  # fmt: skip
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument(
+        "--shard", metavar="i/n", default=None, help="draw and score part i of n; docs/batch.md"
+    )
+    parts.add_argument(
+        "--merge", action="store_true", help="put the parts together first, then as usual"
+    )
 
 
 def add_evaluate(subparsers) -> None:

@@ -14,10 +14,23 @@ def reproduce(arguments) -> int:
     """Compute the tables asked for and write the report."""
     from gill_lite import reproduce as run
 
-    names = ("profile", "seeds", "num_stories", "num_dialogues", "run_seed", "protocol")
-    parameters = {name: getattr(arguments, name) for name in names}
-    output_dir = arguments.output_dir or run.default_output_dir()
-    return run.reproduce(arguments.tables, parameters, output_dir, arguments.typed)
+    names = ("profile", "seeds", *run.DEFAULTS, "run_seed", "protocol")
+    parameters = {name: getattr(arguments, name) for name in names} | {"joints_dir": ""}
+    output_dir, tables = arguments.output_dir or run.default_output_dir(), arguments.tables
+    run.choose(tables)
+    if arguments.retrain or arguments.shard or arguments.merge:
+        from gill_lite import batch
+
+        run.prepare_folder(arguments.profile, output_dir)
+        if arguments.retrain:
+            root = batch.retrain(tables, arguments.seeds, output_dir)
+            parameters["joints_dir"] = str(root)
+        if arguments.shard:
+            batch.compute_shard(tables, parameters, output_dir, arguments.shard)
+            return 0
+        if arguments.merge:
+            batch.merge_shards(tables, output_dir.resolve())
+    return run.reproduce(tables, parameters, output_dir, arguments.typed)
 
 
 def evaluate(arguments) -> int:

@@ -6,6 +6,7 @@ which loses nothing, so one model draws 64x64 and no upsampler is needed.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
@@ -15,6 +16,15 @@ from tqdm.auto import tqdm
 from gill_lite.errors import GillError
 
 PIXELS, PATCH = 64, 4
+STEPS, GUIDANCE = 12, 3.0  # of sampling, unless others are asked for
+
+
+class Text(NamedTuple):
+    """Texts as the text transformer reads them."""
+
+    states: torch.Tensor  # (B, T, E), for the cross-attention
+    pooled: torch.Tensor  # (B, E), the end token's
+    mask: torch.Tensor  # (B, T), 0 on padding
 
 
 class Glide(DiffusionPipeline):
@@ -26,26 +36,35 @@ class Glide(DiffusionPipeline):
             tokenizer=tokenizer, text_encoder=text_encoder, unet=unet, scheduler=scheduler
         )
 
-    def denoise(self, noisy, timesteps, texts: list[str]) -> torch.Tensor:
+    def token_ids(self, texts: list[str], **options) -> torch.Tensor:
+        """The texts as token ids (B, T), padded; cut to the transformer's 77 tokens."""
+        options = {"padding": True, "truncation": True, "return_tensors": "pt", **options}
+        return self.tokenizer(texts, **options).input_ids
+
+    def read(self, token_ids) -> Text:
+        """What the text transformer makes of token ids (B, T), from `token_ids`."""
+        token_ids = token_ids.to(self.device)
+        ends = (token_ids == self.tokenizer.eos_token_id).long()
+        mask = (ends.cumsum(1) - ends == 0).long()  # (B, T); padding repeats the end token
+        out = self.text_encoder(input_ids=token_ids, attention_mask=mask)
+        return Text(out.last_hidden_state, out.pooler_output, mask)
+
+    def denoise(self, noisy, timesteps, text: Text) -> torch.Tensor:
         """The clean pictures the model sees in `noisy`, both (B, 48, 16, 16) in -1..1.
 
-        timesteps: (B,) or one number. Texts longer than the transformer's 77 tokens are cut.
+        timesteps: (B,) or one number.
         """
-        batch = self.tokenizer(
-            texts, padding=True, truncation=True, return_tensors="pt", return_token_type_ids=False
-        ).to(noisy.device)
-        text = self.text_encoder(**batch)
         return self.unet(
             noisy,
             timesteps,
-            encoder_hidden_states=text.last_hidden_state,  # (B, T, E)
-            encoder_attention_mask=batch.attention_mask,
-            class_labels=text.pooler_output,  # (B, E), joins the time embedding
+            encoder_hidden_states=text.states,
+            encoder_attention_mask=text.mask,
+            class_labels=text.pooled,  # joins the time embedding
         ).sample
 
     @torch.no_grad()
     def draw(
-        self, texts, seeds, num_inference_steps: int = 12, guidance_scale: float = 3.0,
+        self, texts, seeds, num_inference_steps: int = STEPS, guidance_scale: float = GUIDANCE,
         batch_size: int = 16, progress: bool = False,
     ) -> torch.Tensor:  # fmt: skip
         """One picture a text, (B, 3, 64, 64) in 0..1, with classifier-free guidance.
@@ -59,32 +78,37 @@ class Glide(DiffusionPipeline):
         starts = range(0, len(texts), batch_size)
         pictures = [torch.empty(0, 3, PIXELS, PIXELS)]
         for i in tqdm(starts, desc="glide", disable=not progress):
-            noise = torch.stack([_noise(seed) for seed in seeds[i : i + batch_size]])
-            x = self._sample(
-                texts[i : i + batch_size],
-                noise.to(self.device),
-                num_inference_steps,
-                guidance_scale,
-            )
-            pictures.append(pixel_shuffle(x, PATCH).float().cpu().clamp(-1, 1) / 2 + 0.5)
+            ids = self.token_ids(texts[i : i + batch_size])
+            generators = [torch.Generator().manual_seed(int(s)) for s in seeds[i : i + batch_size]]
+            pictures.append(self.sample(ids, generators, num_inference_steps, guidance_scale))
         return torch.cat(pictures)
 
-    def _sample(self, texts, noise, num_inference_steps, guidance_scale) -> torch.Tensor:
-        """Pictures (B, 48, 16, 16) from noise of that shape by DPM-Solver++."""
+    @torch.no_grad()
+    def sample(
+        self, token_ids, generators, num_inference_steps: int = STEPS,
+        guidance_scale: float = GUIDANCE,
+    ) -> torch.Tensor:  # fmt: skip
+        """Pictures (B, 3, 64, 64) in 0..1 of token ids (B, T), by DPM-Solver++.
+
+        generators: one a picture, on the CPU, for its noise.
+        """
         scheduler = DPMSolverMultistepScheduler.from_config(self.scheduler.config)
-        scheduler.set_timesteps(num_inference_steps, device=noise.device)
-        x = noise.to(self.unet.dtype)
-        both = [""] * len(texts) + texts
+        scheduler.set_timesteps(num_inference_steps, device=self.device)
+        x = pixel_unshuffle(torch.cat([noise(g) for g in generators]), PATCH)
+        x = x.to(self.device, self.unet.dtype)
+        empty = self.token_ids(
+            [""] * len(x), padding="max_length", max_length=token_ids.shape[1]
+        )  # (B, T)
+        both = self.read(torch.cat([empty, token_ids.cpu()]))
         for t in scheduler.timesteps:
             plain, told = self.denoise(torch.cat([x, x]), t, both).chunk(2)
             x = scheduler.step(plain + guidance_scale * (told - plain), t, x).prev_sample
-        return x
+        return pixel_shuffle(x, PATCH).float().cpu().clamp(-1, 1) / 2 + 0.5
 
 
-def _noise(seed: int) -> torch.Tensor:
-    """Noise of one picture, (48, 16, 16), that depends on its seed alone."""
-    noise = torch.randn(3, PIXELS, PIXELS, generator=torch.Generator().manual_seed(int(seed)))
-    return pixel_unshuffle(noise, PATCH)
+def noise(generator: torch.Generator) -> torch.Tensor:
+    """The noise of one picture, (1, 3, 64, 64)."""
+    return torch.randn(1, 3, PIXELS, PIXELS, generator=generator)
 
 
 def load_glide(directory, device="cpu", dtype=None) -> Glide:

@@ -6,8 +6,8 @@ The course table is read from the notebooks' first cells, the results from the r
 import re
 from pathlib import Path
 
-from gill_lite.evaluate import claims, tables
-from gill_lite.evaluate.catalog import TABLES
+from gill_lite import reproduce
+from gill_lite.evaluate import claims, report, tables
 from gill_lite.evaluate.provenance import repository_root
 from gill_lite.files import read_json, read_text, write_text
 
@@ -16,28 +16,31 @@ PLACE = re.compile(r"(<!-- results:[^>]*-->\n).*?(<!-- /results -->)", re.DOTALL
 
 
 def results_section(result: dict) -> str:
-    """Table, verdicts and counts of a results file as markdown."""
-    counts, settings = result["counts"], result["settings"]
-    task = get_table_of(result).task.examples
-    verdicts = claims.verdict_table(result["verdicts"])
-    count, seeds = settings[f"num_{task}"], len(settings["seeds"])
+    """Title, counts and table of a results file as markdown."""
+    settings = result["settings"]
+    asked = ", ".join(f"{value} {name.removeprefix('num_')}" for name, value in settings.items()
+                      if name.startswith("num_"))  # fmt: skip
+    seeds = len(settings["seeds"])
     return (
-        f"**{result['title']}.** Mean and 95 % bootstrap interval over {count} {task}; GILL over "
-        f"{seeds} seeds of its joints; {counts['scored']} of {counts['eligible']} pictures "
-        "scored. Compare which method is ahead, not levels.\n\n"
-        f"{tables.to_markdown(tables.results_table(result['rows']))}\n\n"
-        f"{verdicts.to_markdown(index=False)}\n"
+        f"**{result['title']}.** {asked}; {seeds} seed{'s' * (seeds > 1)} of the joints; "
+        f"{report.counts_text(result)}\n\n"
+        f"{tables.to_markdown(tables.results_table(result['rows']))}\n"
     )
 
 
-def get_table_of(result: dict):
-    """The description of the table that a results file holds."""
-    return next(spec for spec in TABLES.values() if spec.name == result["table"])
+def claims_section(results: list[dict]) -> str:
+    """How many claims are reproduced, and the verdict on each, as markdown."""
+    rows = claims.all_verdicts(results)
+    table = claims.verdict_table(rows)
+    return f"**{claims.count_text(rows)}**\n\n{table.to_markdown(index=False)}\n"
 
 
 def reference_runs(folder: Path) -> list[dict]:
     """The committed results of all tables, in their order."""
-    return [read_json(folder / f"{spec.name}.json", "results file") for spec in TABLES.values()]
+    return [
+        read_json(folder / f"{table.name}.json", "results file")
+        for table in reproduce.TABLES.values()
+    ]
 
 
 def course_table(folder: Path) -> str:
@@ -62,7 +65,7 @@ def with_course(readme: str, folder: Path) -> str:
 
 def with_results(readme: str, results: list[dict]) -> str:
     """The README's text with its results section made anew."""
-    sections = "\n".join(results_section(result) for result in results)
+    sections = "\n".join([claims_section(results), *map(results_section, results)])
     return PLACE.sub(lambda m: f"{m[1]}\n{sections}\n{m[2]}", readme)
 
 

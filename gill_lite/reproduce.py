@@ -17,23 +17,35 @@ from gill_lite.profiles import get_profile
 class Table:
     """One of the paper's tables: what the user types, its results file, its notebook.
 
-    size: the notebook's parameter that says how many examples to score.
+    sizes: the notebook's parameters that say how many examples to score. drawn: which tables of
+    evaluate.catalog it draws; these can be cut into shards.
     """
 
     number: str
     name: str
     notebook: str
-    size: str
+    sizes: tuple[str, ...] = ("num_stories",)
+    drawn: tuple[str, ...] = ()
+    protocols: bool = False  # whether the official protocol changes anything
 
 
 TABLES = {
     table.number: table
     for table in (
-        Table("1", "table1_vist", "10_reproduce_table1_vist.ipynb", "num_stories"),
-        Table("2", "table2_visdial", "11_reproduce_table2_visdial.ipynb", "num_dialogues"),
+        Table("1", "table1_vist", "10_reproduce_table1_vist.ipynb", drawn=("1",), protocols=True),
+        Table("2", "table2_visdial", "11_reproduce_table2_visdial.ipynb", ("num_dialogues",),
+              ("2",), protocols=True),
+        Table("mappers", "mappers", "12_reproduce_mapper_ablation.ipynb",
+              ("num_stories", "num_captions"), ("mappers", "mappers-captions")),
+        Table("context", "context", "13_reproduce_context_effect.ipynb", drawn=("context",)),
+        Table("tokens", "img_tokens", "14_ablate_img_tokens.ipynb", drawn=("tokens",)),
+        Table("retrieval", "retrieval", "15_reproduce_retrieval.ipynb"),
+        Table("decide", "decide", "16_decide_retrieve_or_generate.ipynb", ("num_prompts",)),
     )
-}
-DEFAULTS = {"seeds": [0, 1, 2], "num_stories": 300, "num_dialogues": 300}
+}  # fmt: skip
+DEFAULTS = {"seeds": [0, 1, 2], "num_stories": 300, "num_dialogues": 300, "num_captions": 300,
+            "num_prompts": 900}  # fmt: skip
+ONE_SEED = ("tokens",)  # tables whose joints ship with seed 0 alone
 
 
 @dataclass(frozen=True)
@@ -54,26 +66,28 @@ def default_output_dir() -> Path:
 def reproduce(tables: list[str], parameters: dict, output_dir: Path, command: str = "") -> int:
     """Compute `tables` into `output_dir`, write report.html, print the tables.
 
-    parameters: notebook parameters (profile, seeds, num_stories, num_dialogues, run_seed,
-    protocol); None takes the default, a table is given its own alone. A table that fails leaves
+    parameters: notebook parameters (profile, seeds, DEFAULTS' sizes, run_seed, protocol,
+    joints_dir); None takes the default, a table is given its own alone. A table that fails leaves
     the others' results in place. Returns the exit status: 0, or 1 if any failed.
     """
-    from gill_lite.evaluate import report
+    from gill_lite.evaluate import claims, report
 
     started = time.time()
-    chosen = [_table(number) for number in tables]
-    _check_profile(parameters["profile"])
-    output_dir = output_dir.resolve()
-    _make_folder(output_dir)
+    chosen = choose(tables)
+    output_dir = prepare_folder(parameters["profile"], output_dir)
     outcomes = [_run(table, parameters, output_dir) for table in chosen]
     run = collect(started, parameters["profile"], command)
     run["peak_memory_mb"] = peak_memory_mb(children=True)
     run["notebooks"] = {o.table.name: round(o.seconds, 1) for o in outcomes}
-    results = {o.table.name: read_json(o.results) for o in outcomes if not o.problem}
+    done = {o.results.stem: read_json(o.results) for o in outcomes if not o.problem}
     problems = [o.problem for o in outcomes if o.problem]
+    failed = {o.results.stem for o in outcomes if o.problem}
+    results = report.read_results(output_dir / "results")
+    results = {name: result for name, result in results.items() if name not in failed}
     page = report.write(output_dir, results, run, problems)
-    for result in results.values():
+    for result in done.values():
         print(report.as_text(result))
+    print(claims.count_text(claims.all_verdicts(results.values())))
     for problem in problems:
         print(f"gill-lite: {problem}", file=sys.stderr)
     print(f"report: {_shown(page)}")
@@ -89,7 +103,7 @@ def _run(table: Table, parameters: dict, output_dir: Path) -> Outcome:
 
     source = repository_root() / "notebooks" / table.notebook
     notebook = output_dir / "notebooks" / table.notebook
-    official = parameters.get("protocol") == "official"
+    official = table.protocols and parameters.get("protocol") == "official"
     results = output_dir / "results" / f"{table.name}{'_official' * official}.json"
     before = _stamp(results)
     started = time.time()
@@ -111,11 +125,14 @@ def _given(table: Table, parameters: dict, output_dir: Path) -> dict:
     """The parameters of one table's notebook."""
     given = {name: DEFAULTS.get(name) if value is None else value
              for name, value in parameters.items()}  # fmt: skip
-    for other in TABLES.values():
-        if other.size != table.size:
-            given.pop(other.size, None)
-    if given.get("protocol") == "corrected":
-        del given["protocol"]  # what a notebook does of itself
+    others = {size for other in TABLES.values() for size in other.sizes} - {*table.sizes}
+    if not table.protocols or given.get("protocol") == "corrected":
+        others.add("protocol")  # what a notebook does of itself
+    if not given.get("joints_dir"):
+        others.add("joints_dir")
+    if table.number in ONE_SEED:
+        given["seeds"] = [0]
+    given = {name: value for name, value in given.items() if name not in others}
     return {**given, "recompute": True, "output_dir": str(output_dir)}
 
 
@@ -136,18 +153,28 @@ def _results_problem(path: Path, before: int | None) -> str | None:
     return f"names figures that do not exist: {', '.join(lost)}" if lost else None
 
 
-def _table(number: str) -> Table:
-    if number not in TABLES:
-        raise GillError(f"there is no table '{number}' to reproduce; known: {', '.join(TABLES)}.")
-    return TABLES[number]
+def choose(tables: list[str]) -> list[Table]:
+    """The tables of these names, in the order of TABLES; "all" names every one.
+
+    Raises GillError for an unknown one.
+    """
+    for number in tables:
+        if number not in (*TABLES, "all"):
+            known = ", ".join((*TABLES, "all"))
+            raise GillError(f"there is no table '{number}' to reproduce; known: {known}.")
+    return [table for table in TABLES.values() if table.number in tables or "all" in tables]
 
 
-def _check_profile(name: str) -> None:
-    if get_profile(name).name != "mini":
+def prepare_folder(profile: str, output_dir: Path) -> Path:
+    """The run folder, absolute and made. Raises GillError where it or the profile will not do."""
+    if get_profile(profile).name != "mini":
         raise GillError(
-            f"profile '{name}' cannot be reproduced yet from the notebooks: use `gill-lite "
-            f"evaluate --profile {name}` with its data and joints, or --profile mini."
+            f"profile '{profile}' cannot be reproduced yet from the notebooks: use `gill-lite "
+            f"evaluate --profile {profile}` with its data and joints, or --profile mini."
         )
+    output_dir = output_dir.resolve()
+    _make_folder(output_dir)
+    return output_dir
 
 
 def _make_folder(path: Path) -> None:

@@ -53,7 +53,7 @@ def test_every_option_is_explained(name, capsys):
     [
         ("reproduce --profile minni", "unknown profile 'minni'; did you mean 'mini'?"),
         ("reproduce --profile paper", "profile 'paper' cannot be reproduced yet"),
-        ("reproduce --tables 7", "no table '7' to reproduce; known: 1, 2"),
+        ("reproduce --tables 7", "no table '7' to reproduce; known: 1, 2, mappers"),
         ("evaluate 7", "no table '7'"),
         ("train --profile minni", "did you mean 'mini'?"),
         ("chat --profile minni hello", "did you mean 'mini'?"),
@@ -308,7 +308,7 @@ def writing(**changes) -> str:
 
 def test_reproduce_writes_the_run_and_prints_the_table(repository, capsys):
     repository(writing())
-    assert cli.main("reproduce --seeds 0,2 --num-stories 4 -o run".split()) == 0
+    assert cli.main("reproduce --tables 1 --seeds 0,2 --num-stories 4 -o run".split()) == 0
     out = capsys.readouterr().out
     assert "Table 1 <VIST>" in out and "0.698 [0.688, 0.708]" in out and "reproduced" in out
     assert "8 of 9 eligible examples scored; skipped: missing image: 2." in out
@@ -316,8 +316,8 @@ def test_reproduce_writes_the_run_and_prints_the_table(repository, capsys):
     page = Path("run/report.html").read_text(encoding="utf-8")
     assert f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}" in page
     assert "Table 1 &lt;VIST&gt;" in page and "pictures, GILL gains" in page
-    assert "gill-lite reproduce --seeds 0,2" in page and "0.592 ± 0.0007" in page
-    assert not re.search(r"(src|href)=\"(?!data:)", page), "one self-contained page"
+    assert "gill-lite reproduce --tables 1 --seeds 0,2" in page and "0.592 ± 0.0007" in page
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page), "one self-contained page"
     assert not list(Path("run").glob("*.tmp")) and not list(Path("run").glob(".*"))
 
 
@@ -335,7 +335,7 @@ def test_reproduce_writes_the_run_and_prints_the_table(repository, capsys):
 )
 def test_a_failed_table_is_told_and_exits_1(repository, capsys, source, sentence):
     repository(source)
-    assert cli.main("reproduce -o run".split()) == 1
+    assert cli.main("reproduce --tables 1 -o run".split()) == 1
     told = capsys.readouterr().err
     assert sentence in told.splitlines()[-1]
     assert sentence in Path("run/report.html").read_text(encoding="utf-8").replace("&#x27;", "'")
@@ -343,23 +343,23 @@ def test_a_failed_table_is_told_and_exits_1(repository, capsys, source, sentence
 
 def test_an_earlier_result_does_not_stand_in_for_a_new_one(repository, capsys):
     repository(writing())
-    assert cli.main("reproduce -o run".split()) == 0
+    assert cli.main("reproduce --tables 1 -o run".split()) == 0
     repository("pass")
-    assert cli.main("reproduce -o run".split()) == 1
+    assert cli.main("reproduce --tables 1 -o run".split()) == 1
     assert "wrote no" in capsys.readouterr().err
     assert Path("run/results/table1_vist.json").is_file(), "what was computed stays"
 
 
 def test_a_notebook_that_does_not_read_an_option_is_refused(repository, capsys):
     repository(writing(), PARAMETERS.replace("run_seed", "runseed"))
-    assert cli.main("reproduce -o run".split()) == 2
+    assert cli.main("reproduce --tables 1 -o run".split()) == 2
     assert "has no parameter 'run_seed'" in capsys.readouterr().err
 
 
 def test_a_run_folder_that_is_a_file_is_refused(repository, capsys):
     repository(writing())
     Path("run").write_text("")
-    assert cli.main("reproduce -o run".split()) == 2
+    assert cli.main("reproduce --tables 1 -o run".split()) == 2
     assert "run is not a folder" in capsys.readouterr().err
 
 

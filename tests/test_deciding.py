@@ -364,7 +364,7 @@ def test_the_reference_run_is_whole(reference):
 def test_the_votes_of_the_reference_run_follow_from_its_raters(reference):
     result, frame = reference
     raters = voting.Raters(**result["raters"])
-    prompts = raters.votes(frame.generated - frame.retrieved, deciding.noise_of(frame))
+    prompts = raters.votes(frame.generated - frame.retrieved, voting.noise_of(frame))
     assert [" ".join(p.votes) for p in prompts] == list(frame.votes)
     assert [p.label for p in prompts] == list(frame.label)
     people, simulated = (result["agreement"][who] for who in ("people", "simulated"))

@@ -16,6 +16,7 @@ from gill_lite.world.scene import ATTRIBUTES
 from gill_lite.world.stage_probes import Probes
 
 TINY = (16, 16, 16)
+CLIP = DATA / "mini" / "clip"
 TEXTS = ["a red ball .", "there is a small blue box on the left at the beach by day ."]
 
 
@@ -25,6 +26,10 @@ def glide():
     for module in (made.unet, made.text_encoder):
         module.eval()
     return made
+
+
+def heard(glide, texts):
+    return glide.read(glide.token_ids(texts))
 
 
 def draw(glide, texts=TEXTS, seeds=(1, 2), **options):
@@ -58,10 +63,14 @@ def test_guidance_of_zero_does_not_hear_the_text(glide):
 def test_padding_is_not_heard_and_long_texts_are_cut(glide):
     noisy = torch.randn(1, 48, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        alone = glide.denoise(noisy, 500, TEXTS[:1])
-        padded = glide.denoise(noisy.repeat(2, 1, 1, 1), 500, TEXTS)[:1]
-        cut = glide.denoise(noisy, 500, ["red " * 75])
-        longer = glide.denoise(noisy, 500, ["red " * 75 + "blue " * 20])
+        alone = glide.denoise(noisy, 500, heard(glide, TEXTS[:1]))
+        padded = glide.denoise(noisy.repeat(2, 1, 1, 1), 500, heard(glide, TEXTS))[
+            :1
+        ]
+        cut = glide.denoise(noisy, 500, heard(glide, ["red " * 75]))
+        longer = glide.denoise(
+            noisy, 500, heard(glide, ["red " * 75 + "blue " * 20])
+        )
     assert torch.allclose(alone, padded, atol=1e-4)
     assert torch.equal(cut, longer)
 
@@ -69,7 +78,7 @@ def test_padding_is_not_heard_and_long_texts_are_cut(glide):
 def test_both_ways_of_the_text_reach_the_picture(glide):
     """Cross-attention and the time embedding: the gradient of each is there."""
     noisy = torch.randn(1, 48, 16, 16, generator=torch.Generator().manual_seed(0))
-    glide.denoise(noisy, 500, TEXTS[:1]).square().sum().backward()
+    glide.denoise(noisy, 500, heard(glide, TEXTS[:1])).square().sum().backward()
     unet = glide.unet
     assert unet.class_embedding.linear_1.weight.grad.abs().max() > 0
     attention = unet.down_blocks[1].attentions[0].transformer_blocks[0].attn2
@@ -113,6 +122,8 @@ def small_stage(monkeypatch):
     """A stage of 16 channels, batches of 2 and 32 pictures."""
     monkeypatch.setattr(stage_glide, "NUM_IMAGES", 32)
     monkeypatch.setattr(stage_glide, "BATCH", 2)
+    for name in ("STEPS", "SCHEDULE", "UNTIL"):
+        monkeypatch.setattr(stage_glide, name, 2)
     fake = np.random.default_rng(0).integers(0, 255, (32, 3, 64, 64), np.uint8)
     monkeypatch.setattr(stage_glide, "training_images", lambda work_dir: fake)
     build = stage_glide.build
@@ -127,15 +138,19 @@ def weights(directory):
     )
 
 
-def test_training_moves_text_and_picture_and_goes_on_after_a_kill(small_stage, tmp_path):
+def test_training_moves_text_and_picture_and_goes_on_after_a_kill(
+    small_stage, monkeypatch, tmp_path
+):
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     for folder in (whole, halved):
         folder.mkdir()
-    assert stage_glide.train(whole, whole / "out", steps=4, until=4) == {"steps": 4}
-    stage_glide.train(halved, halved / "out", steps=4, until=2)
-    state = torch.load(halved / "glide.pt", weights_only=True)
-    torch.save({**state, "done": False}, halved / "glide.pt")  # as a kill at step 2 leaves it
-    stage_glide.train(halved, halved / "out", steps=4, until=4)
+    assert stage_glide.train(whole, CLIP, whole / "out") == {"steps": 4}
+    monkeypatch.setattr(stage_glide, "UNTIL", 1)
+    stage_glide.train(halved, CLIP, halved / "out")
+    state = torch.load(halved / "glide-2.pt", weights_only=True)
+    torch.save({**state, "done": False}, halved / "glide-2.pt")  # as a kill at step 1 leaves it
+    monkeypatch.setattr(stage_glide, "UNTIL", 2)
+    stage_glide.train(halved, CLIP, halved / "out")
     once, twice = weights(whole / "out"), weights(halved / "out")
     assert all(torch.equal(once[k], twice[k]) for k in once)
     fresh = stage_glide.build(0)
@@ -147,17 +162,17 @@ def test_training_moves_text_and_picture_and_goes_on_after_a_kill(small_stage, t
 def test_the_loss_reads_the_captions_the_denoiser_reads(small_stage, monkeypatch):
     from gill_lite.world.training import training_caption
 
-    glide, heard = stage_glide.build(0), []
+    glide, told = stage_glide.build(0), []
     monkeypatch.setattr(stage_glide, "BATCH", 32)
-    monkeypatch.setattr(
-        glide, "denoise", lambda noisy, t, texts: heard.extend(texts) or torch.zeros_like(noisy)
-    )
+    monkeypatch.setattr(glide, "token_ids", lambda texts: told.extend(texts) or texts)
+    monkeypatch.setattr(glide, "read", lambda ids: ids)
+    monkeypatch.setattr(glide, "denoise", lambda noisy, t, text: torch.zeros_like(noisy))
     loss = stage_glide.make_loss(glide, stage_glide.training_images(None))
     values = [float(loss(step, torch.Generator().manual_seed(step))) for step in range(4)]
     assert all(np.isfinite(values))
     wanted = {training_caption(i, step) for i in range(32) for step in range(4)} | {""}
-    assert set(heard) <= wanted
-    assert 0 < heard.count("") < 30  # a tenth of 128
+    assert set(told) <= wanted
+    assert 0 < told.count("") < 30  # a tenth of 128
 
 
 def test_measures_name_the_split_and_every_attribute(glide):
@@ -175,14 +190,10 @@ def test_it_joins_the_manifest_and_leaves_the_other_entries(small_stage, monkeyp
     shutil.copytree(DATA / "mini", mini, ignore=shutil.ignore_patterns("joints", "glide"))
     before = json.loads((mini / "manifest.json").read_text())
     before["stages"].pop("glide", None)
-    train = stage_glide.train
-    monkeypatch.setattr(
-        stage_glide, "train", lambda work, out, seed: train(work, out, seed, steps=2, until=2)
-    )
     pretrain.run("glide", mini, work)
     after = check_files(mini)
     assert after["stages"].pop("glide") == {
-        "steps": 2,
+        "steps": 4,
         "seed": 0,
         "held_out": {"seen_mean": 0.96, "novel_mean": 0.5},
         "targets": {"seen_mean": 0.95, "novel_mean": 0.85},

@@ -7,13 +7,17 @@ import shutil
 import pytest
 
 from gill_lite import backbones
+from gill_lite.checkpoint import read_joints
 from gill_lite.errors import GillError
 from gill_lite.files import DATA, read_json
+from gill_lite.profiles import MINI as MINI_PROFILE
+from gill_lite.recipes import RECIPES, train_command
 from gill_lite.world import pretrain
 
 MINI = DATA / "mini"
-LIMIT_MB, LIMIT_WITH_ABLATIONS_MB = 60, 90
+LIMIT, LIMIT_OF_ALL = 60 * 2**20, 90 * 2**20  # bytes: MB as du counts them
 ABLATED = ("linear", "mlp", "encoder")  # mappers
+BESIDE = {"glide", *RECIPES} - {"gill"}  # baselines, and joints that change one thing
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +37,24 @@ def test_every_file_is_listed_and_none_is_too_many(manifest):
 def test_all_weights_are_safetensors_and_small(manifest):
     files = [p for p in MINI.rglob("*") if p.is_file()]
     assert {p.suffix for p in files} <= {".safetensors", ".json"}
-    main = [p for p in files if p.parent.name.split("-")[0] not in ABLATED]
-    assert sum(p.stat().st_size for p in main) < LIMIT_MB * 1e6
+    parts = {p: {part.rsplit("-", 1)[0] for part in p.relative_to(MINI).parts} for p in files}
+    main = [p for p in files if not parts[p] & BESIDE]
+    assert sum(p.stat().st_size for p in main) < LIMIT
     others = [p for p in (DATA / "lms").rglob("*") if p.is_file()]
-    assert sum(p.stat().st_size for p in [*files, *others]) < LIMIT_WITH_ABLATIONS_MB * 1e6
+    assert sum(p.stat().st_size for p in [*files, *others]) < LIMIT_OF_ALL
+
+
+def test_every_recipe_has_its_joints_and_they_say_how_they_were_made():
+    made = {path.name for path in (MINI / "joints").iterdir()}
+    wanted = {f"{name}-{seed}": (name, seed) for name, r in RECIPES.items() for seed in r.seeds}
+    assert made == set(wanted)
+    for folder, (name, seed) in wanted.items():
+        told = read_joints(MINI / "joints" / folder).provenance
+        typed, wanted = (set(command.split()) for command in (
+            told["command"], train_command(name, seed)
+        ))  # fmt: skip
+        assert typed - {"--mapper", "gill"} == wanted - {"--mapper"}, folder
+        assert told["steps"] == MINI_PROFILE.steps
 
 
 def test_missed_targets_are_named_by_the_manifest(manifest):

@@ -1,4 +1,4 @@
-"""Tables 1 and 2: their cells, a run cut off and resumed, and the committed reference run."""
+"""The tables: their cells, a run cut off and resumed, and the committed reference runs."""
 
 import dataclasses
 
@@ -7,19 +7,20 @@ import pytest
 
 from gill_lite.errors import GillError
 from gill_lite.evaluate import claims, protocol, provenance, run, table, tables
-from gill_lite.evaluate.catalog import TABLE1, TABLE2, get_table
+from gill_lite.evaluate.catalog import CONTEXT, TABLE1, TABLE2, TOKENS, get_table
 from gill_lite.evaluate.scorer import Scorer
 from gill_lite.evaluate.tasks import VISDIAL, VIST, of_files, of_world
 from gill_lite.files import DATA, read_json
 from gill_lite.readme import reference_runs, with_course, with_results
+from gill_lite.reproduce import TABLES
 from gill_lite.world.scene import ATTRIBUTES
 
 RESULTS = DATA.parent / "results"
-STORIES = 3
+STORIES, CELLS = 3, 2 + 2 + 3 * 3  # Stable Diffusion, GLIDE, GILL on three language models
 COLORS = ATTRIBUTES["color"]
 
 
-@pytest.fixture(params=[TABLE1, TABLE2], ids=lambda spec: spec.name)
+@pytest.fixture(params=[TABLE1, TABLE2, CONTEXT, TOKENS], ids=lambda spec: spec.name)
 def spec(request):
     return request.param
 
@@ -38,18 +39,19 @@ def frame(spec):
     return scores_of(spec)
 
 
-def test_cells_are_stable_diffusion_once_and_gill_with_every_joints():
-    assert TABLE1.cells([0, 1]) == [
-        ("sd", "caption1", 0),
-        ("sd", "captions5", 0),
-        *[("gill", context, seed) for seed in (0, 1) for context in protocol.VIST_CONTEXTS],
-    ]
+def test_baselines_have_one_cell_a_context_and_gill_one_with_every_joints():
+    cells = [("sd", "caption1", 0), ("sd", "captions5", 0)]
+    cells += [("glide", *cell[1:]) for cell in cells]
+    cells += [("gill", context, seed) for seed in (0, 1) for context in protocol.VIST_CONTEXTS]
+    cells += [(lm, c, 0) for lm in ("gill_lm1", "gill_lm2") for c in protocol.VIST_CONTEXTS]
+    assert TABLE1.cells([0, 1]) == cells
     rounds = ["rounds1", "rounds5", "rounds10"]
-    assert TABLE2.cells([2]) == [
+    assert TABLE2.elsewhere().cells([2]) == [
         *[("sd", context, 0) for context in rounds],
         *[("gill", context, 2) for context in rounds],
     ]
-    with pytest.raises(GillError, match="no table '7' to evaluate; known: 1, 2"):
+    assert {c.images for c in CONTEXT.text_contexts} == {0} and len(CONTEXT.all_contexts) == 9
+    with pytest.raises(GillError, match="no table '7' to evaluate; known: 1, 2, mappers"):
         get_table("7")
 
 
@@ -68,7 +70,7 @@ def first(tmp_path_factory):
 
 def test_a_run_cut_off_and_resumed_ends_bit_identical(first, tmp_path, monkeypatch):
     evaluation, whole = first
-    assert whole.scored == whole.eligible == STORIES * 5
+    assert whole.scored == whole.eligible == STORIES * CELLS
     cut = dataclasses.replace(evaluation, folder=tmp_path / "cut")
     calls, score = [], Scorer.score
 
@@ -90,8 +92,8 @@ def test_a_run_cut_off_and_resumed_ends_bit_identical(first, tmp_path, monkeypat
 
 def test_live_scores_are_those_of_the_reference_run(first, spec, tmp_path):
     done = first[1]
-    if spec is TABLE2:
-        done = prepared(tmp_path, TABLE2, num_examples=2).run(progress=False)
+    if spec is not TABLE1:
+        done = prepared(tmp_path, spec, num_examples=1).run(progress=False)
     frame, scores = scores_of(spec), run.scores_frame(done.rows)
     keys = ["example", "method", "context", "seed"]
     both = frame.merge(scores, on=keys, suffixes=("", "_now"))
@@ -105,7 +107,9 @@ def test_configuration_tells_all_that_scores_depend_on(first):
     assert config["protocol"]["name"] == "corrected" and config["run_seed"] == 0
     assert config["data"]["taken"] == config["data"]["usable"] == STORIES
     joints = DATA / "mini/joints/gill-0/joints.safetensors"
-    assert config["joints"] == {"gill-0": provenance.sha256_of(joints)}
+    assert config["joints"]["gill-0"] == provenance.sha256_of(joints)
+    assert set(config["joints"]) == {"gill-0", "gill_lm1-0", "gill_lm2-0"}
+    assert set(config["baselines"]) == {"glide"}
     assert config["weights"]["manifest"] == provenance.sha256_of(DATA / "mini/manifest.json")
     assert config["metrics"] == ["clip_similarity", "lpips", "attribute_accuracy"]
 
@@ -123,14 +127,14 @@ def test_results_hold_what_a_report_needs(first, tmp_path):
     path = table.save(tmp_path, done, result)
     assert read_json(path) == result
     kept = pd.read_csv(tmp_path / "results/table1_vist_scores.csv", dtype={"example": str})
-    assert len(kept) == STORIES * 5
+    assert len(kept) == STORIES * CELLS
 
 
 def test_table_2_walks_from_exported_dialogues_to_verdicts(tmp_path):
     evaluation = prepared(tmp_path, TABLE2, num_examples=2, protocol="official")
     assert evaluation.folder.name == "table2_visdial_official"
     done = evaluation.run(progress=False)
-    assert done.scored == done.eligible == 2 * 6
+    assert done.scored == done.eligible == 2 * 5 * 3
     frame = run.scores_frame(done.rows)
     assert set(frame["example"]) == {"200000", "200001"}, "the image's id, as in VisDial"
     assert "lpips" not in frame and "attribute_accuracy" in frame
@@ -178,14 +182,14 @@ def test_real_photographs_and_prompts_walk_through_reader_model_and_metrics(firs
 def test_the_reference_run_is_whole(spec, reference, frame):
     settings, counts = reference["settings"], reference["counts"]
     count = settings[f"num_{spec.task.examples}"]
-    assert count >= 300 and len(settings["seeds"]) == 3
+    assert count >= 300 and len(settings["seeds"]) == (1 if spec is TOKENS else 3)
     assert len(frame) == counts["scored"] == count * len(spec.cells(settings["seeds"]))
     assert counts["eligible"] == counts["scored"]
 
 
 def test_the_reference_table_and_verdicts_follow_from_its_scores(spec, reference, frame):
-    rows = tables.result_rows(frame, spec.task.name, spec.contexts)
-    judged = [c for c in claims.read_claims() if c.table == spec.task.name]
+    rows = tables.result_rows(frame, spec.topic, spec.all_contexts, methods=spec.labels)
+    judged = [c for c in claims.read_claims() if c.table == spec.topic]
     assert _close(rows, reference["rows"])
     verdicts = {v["id"]: v["verdict"] for v in claims.verdict_rows(judged, frame)}
     assert verdicts == {v["id"]: v["verdict"] for v in reference["verdicts"]}
@@ -208,7 +212,7 @@ def test_the_reference_run_is_of_these_weights(reference):
 def test_the_readme_shows_the_reference_runs():
     readme = (DATA.parent / "README.md").read_text(encoding="utf-8")
     assert with_results(readme, reference_runs(RESULTS)) == readme
-    assert readme.count("95 % bootstrap interval") == 2
+    assert readme.count("eligible examples scored") == len(TABLES)
 
 
 def test_the_readme_lists_every_notebook():

@@ -1,12 +1,17 @@
 """Contextual retrieval: who is ranked, where the true picture comes, and what is kept of it."""
 
+import dataclasses
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from gill_lite import recipes
 from gill_lite.errors import GillError
-from gill_lite.evaluate import retrieving
+from gill_lite.evaluate import claims, retrieving
+from gill_lite.evaluate.protocol import VIST_CONTEXTS
+from gill_lite.evaluate.run import scores_frame
 from gill_lite.evaluate.tasks import VIST, of_world
 from gill_lite.respond import load_responder
 from gill_lite.retrieval import ImageIndex
@@ -36,25 +41,12 @@ def test_pictures_the_story_showed_before_are_no_candidates():
     assert retrieving.ranks(index, query, [story("c", "a", "c")]) == [2], "the true one stays"
 
 
-def test_recall_follows_from_the_rank_and_lost_ranks_are_told():
-    (row,) = retrieving.score_rows("gill", "captions5", 0, [story("s")], [5])
-    assert (row["recall_at_1"], row["recall_at_5"], row["recall_at_10"]) == (0.0, 1.0, 1.0)
-    with pytest.raises(GillError, match="2 ranks were given for 1 stories"):
-        retrieving.score_rows("gill", "captions5", 0, [story("s")], [1, 2])
-
-
-def test_every_method_context_and_story_has_its_row(stories):
-    responder = load_responder("mini", 0)
-    rows = retrieving.compute({"gill": {0: responder}}, stories)
-    cells = {(row["method"], row["context"]) for row in rows}
-    assert cells == {
-        *[("clip", context) for context in ("caption1", "captions5")],
-        *[("gill", context) for context in ("caption1", "captions5", "captions5_images4")],
-    }
-    assert len(rows) == STORIES * len(cells)
-    assert all(1 <= row["rank"] <= STORIES for row in rows)
-    full = [r["rank"] for r in rows if (r["method"], r["context"]) == ("gill", "captions5")]
-    assert sum(full) / STORIES < 2.5, "chance is 3.5 of 6"
+def test_recall_follows_from_the_rank():
+    assert retrieving.scores(5) == {
+        "rank": 5, "recall_at_1": 0.0, "recall_at_5": 1.0, "recall_at_10": 1.0
+    }  # fmt: skip
+    assert retrieving.scores(1)["recall_at_1"] == 1.0
+    assert retrieving.scores(11)["recall_at_10"] == 0.0
 
 
 def test_a_picture_finds_itself_in_either_index(stories):
@@ -65,3 +57,98 @@ def test_a_picture_finds_itself_in_either_index(stories):
         assert index.ids == list(pictures)
         found = index.search(index.embeddings, k=1)
         assert [ids[0] for ids in found.ids] == index.ids
+
+
+# ---- the table ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def joints_root(tmp_path_factory):
+    """Two methods that are alike: what ships for GILL, under both names."""
+    root = tmp_path_factory.mktemp("joints")
+    shipped = recipes.joints_folder("gill", 0)
+    for method in retrieving.SPEC.learned:
+        (root / f"{method}-0").symlink_to(shipped, target_is_directory=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def retrieval(tmp_path_factory, joints_root):
+    folder = tmp_path_factory.mktemp("run")
+    return retrieving.prepare(folder, "mini", [0], STORIES, joints_root=joints_root)
+
+
+@pytest.fixture(scope="module")
+def run(retrieval):
+    return retrieval.run()
+
+
+def test_every_method_context_and_story_has_its_row(run):
+    frame = scores_frame(run.rows)
+    assert set(zip(frame["method"], frame["context"])) == {
+        *[("clip", context) for context in ("caption1", "captions5")],
+        *[(method, context) for method in ("fromage", "gill") for context in VIST_CONTEXTS],
+    }
+    assert (run.scored, run.eligible) == (STORIES * 8, STORIES * 8)
+    assert frame["rank"].between(1, STORIES).all()
+    full = frame[(frame["method"] == "gill") & (frame["context"] == "captions5")]
+    assert full["rank"].mean() < 2.5, "chance is 3.5 of 6"
+
+
+def test_a_model_retrieves_the_same_whatever_its_name(run):
+    frame = scores_frame(run.rows)
+    ranks = {m: part["rank"].tolist() for m, part in frame.groupby("method")}
+    assert ranks["gill"] == ranks["fromage"]
+
+
+def test_the_first_hit_is_what_rank_one_means(retrieval, run):
+    frame = scores_frame(run.rows).set_index(["method", "context", "example"])
+    for method, context, _ in retrieving.SPEC.cells([0]):
+        hits = retrieval.search(method, context, 0, retrieval.dataset.examples, k=3)
+        for story, ids in zip(retrieval.dataset.examples, hits.ids, strict=True):
+            assert len(ids) == 3
+            first = frame.loc[(method, context, story.example_id), "recall_at_1"]
+            assert (ids[0] == story.photo_ids[-1]) == bool(first)
+
+
+def test_a_run_goes_on_where_it_stopped(retrieval, run):
+    rows = retrieval.folder / "rows.jsonl"
+    whole = rows.read_bytes()
+    rows.write_bytes(whole[: len(whole) // 2])
+    again = retrieval.run()
+    assert again.rows == run.rows
+    assert rows.read_bytes() == whole
+
+
+def test_another_models_run_is_refused(retrieval, run):
+    config = {**retrieval.config, "joints": {"gill-0": "another"}}
+    other = dataclasses.replace(retrieval, config=config)
+    with pytest.raises(GillError, match="another configuration .joints"):
+        other.run()
+
+
+def test_results_have_recalls_verdicts_and_where_they_come_from(retrieval, run):
+    result = retrieving.results(retrieval, run, 0.0, num_stories=STORIES)
+    rows = {(row["method"], row["context"], row["metric"]): row for row in result["rows"]}
+    assert list(dict.fromkeys(row["method"] for row in result["rows"])) == [
+        "CLIP", "FROMAGe-style", "GILL"
+    ]  # fmt: skip
+    assert {metric for _, _, metric in rows} == {"R@1 ↑", "R@5 ↑", "R@10 ↑"}
+    frame = scores_frame(run.rows)
+    clip = frame[(frame["method"] == "clip") & (frame["context"] == "captions5")]
+    row = rows["CLIP", "5 captions", "R@1 ↑"]
+    assert (row["mean"], row["n"]) == (pytest.approx(clip["recall_at_1"].mean()), STORIES)
+    assert ("CLIP", "5 captions, 4 images", "R@1 ↑") not in rows
+    claimed = {claim.id for claim in claims.read_claims() if claim.table == "retrieval"}
+    assert {row["id"] for row in result["verdicts"]} == claimed != set()
+    assert all(row["n"] == STORIES for row in result["verdicts"]), "none is 'not run'"
+    assert (result["table"], result["topic"]) == ("retrieval", "retrieval")
+    assert result["settings"] == {"num_stories": STORIES}
+    assert set(result["provenance"]["inputs"]["joints"]) == {"gill-0", "fromage-0"}
+    json.dumps(result, allow_nan=False)
+
+
+def test_missing_joints_are_told_before_anything_is_read(tmp_path):
+    with pytest.raises(GillError, match="shipped joints 'fromage' of seed 0.*no joints.saf"):
+        retrieving.prepare(tmp_path, "mini", [0], 3, joints_root=tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []

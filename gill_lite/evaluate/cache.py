@@ -14,9 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gill_lite.evaluate.provenance import repository_root
 from gill_lite.files import write_bytes
 
 DIGEST = "sha256"
+
+
+def default_cache() -> Path:
+    """runs/cache in the repository: pictures that all tables and runs share."""
+    return repository_root() / "runs" / "cache"
 
 
 def key_of(**parts) -> str:

@@ -6,7 +6,8 @@
 """
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -119,24 +120,66 @@ def verdict(interval: Interval, side: str = ">", threshold: float = 0.0) -> str:
     return WITHIN_NOISE if sign * (interval.mean - threshold) > 0 else NOT_REPRODUCED
 
 
-def judge(claim: Claim, frame: "pd.DataFrame") -> Judgement:
-    """The verdict on a claim from the long table of scores (`run.scores_frame`)."""
-    interval = mean_interval(claim.statistic.per_story(frame))
+Measured = dict[str, Callable[[Statistic], Interval]]  # metrics that single examples don't have
+
+
+def judge(claim: Claim, frame: "pd.DataFrame", measured: Measured | None = None) -> Judgement:
+    """The verdict on a claim from the long table of scores (`run.scores_frame`).
+
+    measured: what computes a statistic of a metric that is no mean over examples.
+    """
+    compute = (measured or {}).get(claim.statistic.metric)
+    if compute is None:
+        interval = mean_interval(claim.statistic.per_story(frame))
+    else:
+        interval = compute(claim.statistic)
     return Judgement(
         claim, verdict(interval, claim.statistic.side, claim.statistic.threshold), interval
     )
 
 
-def verdict_rows(claims: Iterable[Claim], frame: "pd.DataFrame") -> list[dict]:
+def verdict_rows(
+    claims: Iterable[Claim], frame: "pd.DataFrame", measured: Measured | None = None
+) -> list[dict]:
     """A JSON row a claim: id, statement, verdict, difference, low, high, n, undefined, ..."""
     rows = []
     for claim in claims:
-        done = judge(claim, frame)
+        done = judge(claim, frame, measured)
         interval = asdict(done.interval)
         rows.append({"id": claim.id, "statement": claim.statement, "verdict": done.verdict,
                      "difference": interval.pop("mean"), **interval, "source": claim.source,
                      "statistic": claim.statistic.text})  # fmt: skip
     return rows
+
+
+def all_verdicts(results: Iterable[dict], claims: Iterable[Claim] | None = None) -> list[dict]:
+    """A row for every claim there is, judged from the content of results files.
+
+    The verdict is computed anew from the interval a file holds; a claim that no file has is not
+    run. Keys: id, table, statement, verdict, and the file's difference, low, high, n, undefined.
+    """
+    found = {row["id"]: row for result in results for row in result["verdicts"]}
+    rows = []
+    for claim in read_claims() if claims is None else claims:
+        row = found.get(claim.id, {})
+        interval = Interval(row.get("difference"), row.get("low"), row.get("high"),
+                            row.get("n", 0), row.get("undefined", NOT_RUN))  # fmt: skip
+        side, threshold = claim.statistic.side, claim.statistic.threshold
+        rows.append({"id": claim.id, "table": claim.table, "statement": claim.statement,
+                     "source": claim.source, "statistic": claim.statistic.text,
+                     "verdict": verdict(interval, side, threshold), "difference": interval.mean,
+                     "low": interval.low, "high": interval.high, "n": interval.n,
+                     "undefined": interval.undefined})  # fmt: skip
+    return rows
+
+
+def count_text(rows: list[dict]) -> str:
+    """ "8 of 21 claims reproduced; 2 same direction, within noise; 11 not reproduced." """
+    counts = Counter(row["verdict"] for row in rows)
+    order = (WITHIN_NOISE, NOT_REPRODUCED, UNDEFINED, NOT_RUN)
+    others = "; ".join(f"{counts[name]} {name}" for name in order if counts[name])
+    text = f"{counts[REPRODUCED]} of {len(rows)} claims reproduced"
+    return f"{text}; {others}." if others else f"{text}."
 
 
 def verdict_table(rows: list[dict]) -> "pd.DataFrame":

@@ -15,12 +15,16 @@ import numpy as np
 import pandas as pd
 import torch
 
+from gill_lite import recipes
+from gill_lite.checkpoint import WEIGHTS
 from gill_lite.errors import GillError
 from gill_lite.evaluate import choosing, claims, metrics, provenance, voting
+from gill_lite.evaluate.cache import SampleCache, default_cache
+from gill_lite.evaluate.models import GillDrawer
 from gill_lite.evaluate.run import RunResult, WorkItem, run_resumable, work_items
 from gill_lite.files import write_json, write_text
 from gill_lite.profiles import get_profile
-from gill_lite.respond import GALLERY, Responder, joints_dir, load_responder
+from gill_lite.respond import GALLERY, Responder, load_responder
 from gill_lite.world import language
 from gill_lite.world.scene import ATTRIBUTES, Scene, rng_for, sample_scene
 
@@ -30,7 +34,6 @@ SPLITS = ("seen", "novel")
 NUM_PROMPTS = 900  # as many as the paper has confident labels of, about
 BATCH = 16  # pictures drawn together
 LEADS = {"constants": ("gen", "ret"), "coin": ("coin",)}  # what the decision is held against
-SOURCE = "Koh et al. 2023 (arXiv:2305.17216), Sec. 3.3"
 F1, ACCURACY = "macro F1 ↑", "attribute accuracy ↑"
 KEPT = ["example", "method", "context", "seed", "part", "retrieved", "generated", "retrieved_id",
         "retrieved_score", *(f"right_{name}" for name in ATTRIBUTES), "votes", "label",
@@ -75,26 +78,32 @@ def matches(asked: Scene, shown: Scene) -> int:
 
 
 def load_responders(
-    seeds: Sequence[int] = (0, 1, 2), profile: str = "mini"
+    seeds: Sequence[int] = (0, 1, 2), profile: str = "mini", joints_root=None
 ) -> dict[int, Responder]:
     """The mini world's GILL with the joints of each seed, on one set of backbones.
 
-    Raises GillError for another profile: nobody has voted on its pictures.
+    joints_root: where gill-<seed> lie, by default the shipped ones. Raises GillError for another
+    profile: nobody has voted on its pictures.
     """
     if get_profile(profile).name != "mini":
         raise GillError(f"deciding is computed in the mini world only, not for '{profile}'")
     responders: dict[int, Responder] = {}
     for seed in seeds:
         shared = next(iter(responders.values())).backbones if responders else None
-        responders[seed] = load_responder(seed=seed, backbones=shared)
+        joints = recipes.joints_folder("gill", seed, joints_root) if joints_root else None
+        responders[seed] = load_responder(seed=seed, joints=joints, backbones=shared)
     return responders
 
 
 class PairScorer:
     """Answers questions with both pictures and counts what is right in each."""
 
-    def __init__(self, responders: dict[int, Responder], asked: list[Question], run_seed: int = 0):
-        self.responders, self.run_seed = responders, run_seed
+    def __init__(
+        self, responders: dict[int, Responder], asked: list[Question], run_seed: int = 0,
+        cache: SampleCache | None = None,
+    ):  # fmt: skip
+        self.responders, self.run_seed, self.cache = responders, run_seed, cache
+        self.drawers = {seed: GillDrawer(responder) for seed, responder in responders.items()}
         self.asked = {question.example_id: question for question in asked}
         self.scenes = gallery_scenes()
 
@@ -108,7 +117,9 @@ class PairScorer:
         hidden = responder.img_states([self.asked[item.example_id].text for item in items])
         hits = responder.gallery[1].search(responder.gill.retrieval_embedding(hidden), k=1)
         seeds = [metrics.example_seed(self.run_seed, item.example_id) for item in items]
-        return hits, responder.draw(responder.gill.prompt_embeds(hidden), seeds)
+        drawer, conditions = self.drawers[items[0].seed], responder.gill.prompt_embeds(hidden)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return hits, drawer.pictures(conditions, generators, self.cache)
 
     def score(self, items: list[WorkItem], hits, pictures) -> list[dict]:
         """A row an item: matching attributes of both pictures, out of six, and which."""
@@ -148,9 +159,12 @@ def items_of(asked: list[Question], seeds: Sequence[int]) -> list[WorkItem]:
 
 def compute(
     responders: dict[int, Responder], asked: list[Question], output_dir, run_seed: int = 0,
-    progress: bool | None = None,
+    progress: bool | None = None, joints_root=None, cache_dir=None,
 ) -> RunResult:  # fmt: skip
-    """Answer and score every question with every seed of the joints; resumable."""
+    """Answer and score every question with every seed of the joints; resumable.
+
+    cache_dir: where pictures are kept for all tables (`runs/cache`); False keeps none.
+    """
     profile = next(iter(responders.values())).profile
     manifest = provenance.repository_root() / "data" / profile.name / "manifest.json"
     config = {
@@ -160,11 +174,13 @@ def compute(
         "gallery": GALLERY,
         "weights": provenance.sha256_of(manifest),
         "joints": {
-            str(seed): provenance.sha256_of(joints_dir(profile, seed) / "joints.safetensors")
+            str(seed): provenance.sha256_of(folder / WEIGHTS)
             for seed in responders
+            for folder in [recipes.joints_folder("gill", seed, joints_root)]
         },
     }
-    scorer = PairScorer(responders, asked, run_seed)
+    cache = None if cache_dir is False else SampleCache(cache_dir or default_cache())
+    scorer = PairScorer(responders, asked, run_seed, cache)
     return run_resumable(
         items_of(asked, list(responders)), scorer, Path(output_dir) / NAME, config, BATCH,
         progress=progress, description=NAME,
@@ -182,18 +198,6 @@ def first_img_states(responder: Responder, asked: list[Question], batch: int = 5
 
 
 # ---- from pairs to a results file --------------------------------------------------------
-
-
-def noise_of(frame: pd.DataFrame) -> np.ndarray:
-    """The raters' noise (N, raters) on the pairs of a table, by seed and example."""
-    return voting.rater_noise(list(zip(frame.seed.tolist(), frame.example, strict=True)))
-
-
-def vote(frame: pd.DataFrame, real: list) -> tuple[pd.DataFrame, voting.Raters]:
-    """The pairs with simulated votes, of raters that agree as much as the real ones do."""
-    leads, noise = (frame.generated - frame.retrieved).to_numpy(), noise_of(frame)
-    raters = voting.calibrate(leads, noise, real)
-    return voting.with_votes(frame, raters.votes(leads, noise)), raters
 
 
 def held_out(frame: pd.DataFrame, asked: list[Question]) -> tuple[pd.DataFrame, pd.Series]:
@@ -229,14 +233,13 @@ def judged(frame: pd.DataFrame, asked: list[Question]) -> dict[str, list[dict]]:
     the decision is ahead of the coin, and whether the answers are better for it.
     """
     test, scenes = held_out(frame, asked)
-    f1, best = "macro F1", "max(always generate, always retrieve)"
-    better = "The decision is better than"
-    claim = _judgement(
-        "decide-f1", f"{better} either constant", f"{f1}: linear - {best} > 0",
-        choosing.f1_lead(test, scenes, "linear", LEADS["constants"]), SOURCE,
-    )  # fmt: skip
+    best = "max(always generate, always retrieve)"
+    lead = choosing.f1_lead(test, scenes, "linear", LEADS["constants"])
+    judged = [claim for claim in claims.read_claims() if claim.table == NAME]
+    told = claims.verdict_rows(judged, pd.DataFrame(), {"macro_f1": lambda _: lead})
     coin = _judgement(
-        "control-coin", f"{better} a coin as biased as the labels", f"{f1}: linear - coin > 0",
+        "control-coin", "The decision is better than a coin as biased as the labels",
+        "macro F1: linear - coin > 0",
         choosing.f1_lead(test, scenes, "linear", LEADS["coin"]), "control",
     )  # fmt: skip
     answer = _judgement(
@@ -244,7 +247,7 @@ def judged(frame: pd.DataFrame, asked: list[Question]) -> dict[str, list[dict]]:
         f"attribute accuracy: linear - {best} > 0",
         choosing.quality_lead(test, scenes, "linear", LEADS["constants"]), "control",
     )  # fmt: skip
-    return {"verdicts": [claim], "controls": [coin, answer]}
+    return {"verdicts": told, "controls": [coin, answer]}
 
 
 def differences(frame: pd.DataFrame, asked: list[Question], method: str = "linear") -> list[dict]:

@@ -6,7 +6,6 @@ sampler and differ in their conditions alone.
 """
 
 import hashlib
-import itertools
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -15,9 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gill_lite import recipes
 from gill_lite.errors import GillError
 from gill_lite.evaluate.cache import key_of, tensor_bytes
-from gill_lite.respond import Responder, joints_dir
+from gill_lite.files import DATA
+from gill_lite.respond import Responder
 
 
 class Drawer:
@@ -44,6 +45,26 @@ class Drawer:
             key_of(sampler=self.fingerprint, condition=condition, noise=generator.get_state())
             for condition, generator in zip(conditions, generators, strict=True)
         ]
+
+    def pictures(
+        self, conditions: Tensor, generators: Sequence[torch.Generator], cache=None
+    ) -> Tensor:
+        """Pictures (B, 3, H, W) in 0..1, through a SampleCache where one is given.
+
+        A batch is read from the cache whole or drawn whole, so that a run which was cut off
+        ends with the same bits as one that was not.
+        """
+        if cache is None:
+            return self.decode(self.sample(conditions, generators))
+        keys = self.keys(conditions, generators)  # before sampling moves the generators on
+        kept = [cache.get(key) for key in keys]
+        if any(sample is None for sample in kept):
+            fresh = self.sample(conditions, generators)
+            for key, old, new in zip(keys, kept, fresh, strict=True):
+                if old is None:
+                    cache.put(key, new)
+            kept = list(fresh)
+        return self.decode(torch.stack(kept))
 
     def noise(self, generator: torch.Generator) -> Tensor:
         """The noise that `sample` draws from `generator` for one picture, (1, C, h, w)."""
@@ -86,46 +107,95 @@ class GillDrawer(Drawer):
         return self.responder.gill.prompt_embeds(self.responder.img_states(prompts))
 
 
+class GlideDrawer(Drawer):
+    """The text of an example through the mini world's GLIDE and its own text transformer."""
+
+    @cached_property
+    def glide(self):
+        """The model itself, from data/mini/glide."""
+        from gill_lite.glide import load_glide
+
+        return load_glide(DATA / "mini" / "glide", self.responder.backbones.pipeline.device)
+
+    def conditions(self, task, examples, context) -> Tensor:
+        """Token ids (B, 77) of the texts; what is longer is cut, as Stable Diffusion does."""
+        texts = [task.text(example, context) for example in examples]
+        return self.glide.token_ids(texts, padding="max_length")
+
+    def sample(self, conditions, generators) -> Tensor:
+        """Pictures (B, 3, 64, 64): there is no latent."""
+        return self.glide.sample(conditions, generators)
+
+    def decode(self, samples) -> Tensor:
+        """The pictures as they are."""
+        return samples
+
+    def noise(self, generator) -> Tensor:
+        """The noise of one picture, (1, 3, 64, 64)."""
+        from gill_lite.glide import noise
+
+        return noise(generator)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the weights, the sampler's settings and its libraries."""
+        from gill_lite.glide import GUIDANCE, STEPS
+
+        return key_of(
+            unet=weights_sha256(self.glide.unet),
+            text_encoder=weights_sha256(self.glide.text_encoder),
+            scheduler=dict(self.glide.scheduler.config),
+            sampling=[STEPS, GUIDANCE],
+            libraries=[version("torch"), version("diffusers")],
+        )
+
+
 Models = dict[tuple[str, int], Drawer]  # by (method, seed); a baseline has seed 0
-BASELINES: dict[str, Callable] = {"sd": StableDiffusion}  # method -> responder -> Drawer
+BASELINES: dict[str, Callable] = {"sd": StableDiffusion, "glide": GlideDrawer}
 
 
 def load_models(
     profile, seeds: Sequence[int] = (0, 1, 2), joints: Sequence = (), device="cpu", dtype=None,
     backbones: dict | None = None, baselines: Sequence[str] = ("sd",),
-    learned: Sequence[str] = ("gill",),
+    learned: Sequence[str] = ("gill",), joints_root: Path | None = None,
 ) -> Models:  # fmt: skip
     """The baselines, and the learned methods with the joints of each seed, on one set of backbones.
 
-    profile: a name or a Profile. joints, learned: see `joints_folders`. backbones: "lm", "vision"
-    or "diffusion" -> a hub id or folder to take instead of the profile's. Raises GillError where
-    joints are missing.
+    profile: a name or a Profile. joints, learned, joints_root: see `joints_folders`. backbones:
+    "lm", "vision" or "diffusion" -> a hub id or folder to take instead of the profile's. A method
+    whose recipe names a language model of its own stands on that. Raises GillError where joints
+    are missing.
     """
-    from gill_lite.backbones import load_backbones
+    from gill_lite.backbones import load_backbones, with_lm
     from gill_lite.checkpoint import load_joints
     from gill_lite.profiles import get_profile
 
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    folders = joints_folders(profile, seeds, joints, learned)
+    folders = joints_folders(profile, seeds, joints, learned, joints_root)
     frozen = load_backbones(profile, device=device, dtype=dtype, **(backbones or {}))
     size = frozen.vision.config.vision_config.image_size
     frozen.profile = frozen.profile.replace(image_size=size)
-    responders = {
-        cell: Responder(frozen, load_joints(folder, frozen.lm, frozen.vision))
-        for cell, folder in folders.items()
-    }
+    standing, responders = {None: frozen}, {}
+    for (method, seed), folder in folders.items():
+        lm = recipes.RECIPES[method].lm_folder if method in recipes.RECIPES else None
+        if lm not in standing:
+            standing[lm] = with_lm(frozen, lm)
+        joints_of = load_joints(folder, standing[lm].lm, frozen.vision)
+        responders[method, seed] = Responder(standing[lm], joints_of)
     first = next(iter(responders.values()))
     drawers: Models = {(name, 0): BASELINES[name](first) for name in baselines}
     return drawers | {cell: GillDrawer(responder) for cell, responder in responders.items()}
 
 
 def joints_folders(
-    profile, seeds: Sequence[int], joints: Sequence = (), learned: Sequence[str] = ("gill",)
-) -> dict[tuple[str, int], Path]:
+    profile, seeds: Sequence[int], joints: Sequence = (), learned: Sequence[str] = ("gill",),
+    joints_root: Path | None = None,
+) -> dict[tuple[str, int], Path]:  # fmt: skip
     """The folder of the joints of each (method, seed): by default the shipped <method>-<seed>.
 
-    joints: folders of `gill-lite train` or `gill-lite convert`, one a seed, for a single method.
-    Raises GillError where one is missing.
+    joints: folders of `gill-lite train` or `gill-lite convert`, a seed each, method by method.
+    joints_root: where <method>-<seed> lie instead of data/mini/joints. Raises GillError where one
+    is missing.
     """
     if not seeds:
         raise GillError("name at least one seed of the joints")
@@ -134,10 +204,15 @@ def joints_folders(
             f"no joints are shipped for profile '{profile.name}': name a folder of "
             "`gill-lite train` or `gill-lite convert` with --joints"
         )
-    cells = list(itertools.product(learned, seeds))
+    cells = [
+        (method, seed)
+        for method in learned
+        for seed in (seeds if joints else recipes.seeds_of(method, seeds))
+    ]
     if joints and len(joints) != len(cells):
         raise GillError(f"{len(joints)} folders of joints are given for {len(cells)} seeds")
-    folders = [Path(f) for f in joints] or [joints_dir(profile, s, method) for method, s in cells]
+    folders = [Path(f) for f in joints]
+    folders = folders or [recipes.joints_folder(method, s, joints_root) for method, s in cells]
     for (method, seed), folder in zip(cells, folders, strict=True):
         if not (folder / "joints.safetensors").is_file():
             kind = "--joints" if joints else f"the shipped joints '{method}' of seed {seed}"

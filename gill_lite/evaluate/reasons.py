@@ -103,7 +103,7 @@ def other_galleries(frame, responders, asked, features, raters, sizes=GALLERIES)
 
     The raters stay as they were fitted; their votes are cast anew on the new pairs.
     """
-    noise = deciding.noise_of(frame)
+    noise = voting.noise_of(frame)
     parts, rows = choosing.split_by_scene(asked), []
     for size in sizes:
         pairs = retrieved_from(frame, responders, asked, *gallery_of(size))

@@ -3,23 +3,47 @@
 The candidates are the last pictures of the stories evaluated, each once. CLIP reads the captions
 joined (cut to what its text tower takes); GILL and a FROMAGe-style model (one [IMG] token,
 retrieval only; Koh, Salakhutdinov, Fried, ICML 2023) read captions and pictures interleaved.
+
+retrieval = prepare("runs/mine", seeds=[0], num_examples=20)
+result = results(retrieval, retrieval.run(), time.time())
 """
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gill_lite.checkpoint import WEIGHTS
 from gill_lite.datasets.images import open_image
-from gill_lite.errors import GillError
-from gill_lite.evaluate import protocol
+from gill_lite.evaluate import protocol, provenance, table, tables, tasks
 from gill_lite.evaluate.judge import Judge
-from gill_lite.respond import to_pixels
-from gill_lite.retrieval import ImageIndex
+from gill_lite.evaluate.models import joints_folders, load_models
+from gill_lite.evaluate.run import RunResult, WorkItem, run_resumable, scores_frame, work_items
+from gill_lite.profiles import Profile, get_profile
+from gill_lite.respond import Responder, to_pixels
+from gill_lite.retrieval import Hits, ImageIndex
+from gill_lite.train_state import fingerprint
 
 DEPTHS = (1, 5, 10)
+RECALLS = {f"recall_at_{k}": f"R@{k} ↑" for k in DEPTHS}
 BATCH = 25  # stories read together
+CLIP = "clip"
+SPEC = table.TableSpec(
+    number="retrieval",
+    name="retrieval",
+    title="Contextual retrieval: which of all last pictures does a VIST story lead to?",
+    task=tasks.VIST,
+    contexts=tuple(protocol.VIST_CONTEXTS.values()),
+    baselines=(CLIP,),
+    learned=("fromage", "gill"),
+    metrics=tuple(RECALLS),
+    topic="retrieval",
+    labels={CLIP: "CLIP", "fromage": "FROMAGe-style", "gill": "GILL"},
+)
 
 
 def last_pictures(stories) -> dict[str, object]:
@@ -74,42 +98,134 @@ def clip_queries(responder, stories, context: str) -> Tensor:
     return torch.cat(rows)  # (S, P)
 
 
-def ranks(index: ImageIndex, queries: Tensor, stories) -> list[int]:
-    """Place of each story's true last picture among the candidates, the first is 1.
+def excluded(story) -> list[str]:
+    """Pictures that the story has shown before: no candidates, unless one is the true one."""
+    return [photo for photo in story.photo_ids[:-1] if photo != story.photo_ids[-1]]
 
-    Pictures that the story has shown before are left out of its candidates, unless one of them
-    is the true one.
-    """
-    exclude = [[p for p in s.photo_ids[:-1] if p != s.photo_ids[-1]] for s in stories]
-    hits = index.search(queries, k=len(index), exclude=exclude)
+
+def ranks(index: ImageIndex, queries: Tensor, stories) -> list[int]:
+    """Place of each story's true last picture among the candidates, the first is 1."""
+    hits = index.search(queries, k=len(index), exclude=[excluded(story) for story in stories])
     return [ids.index(s.photo_ids[-1]) + 1 for ids, s in zip(hits.ids, stories, strict=True)]
 
 
-def score_rows(method: str, context: str, seed: int, stories, places: Sequence[int]) -> list[dict]:
-    """One row a story in the form of `run.scores_frame`: recall at each depth, and the rank."""
-    if len(places) != len(stories):
-        raise GillError(f"{len(places)} ranks were given for {len(stories)} stories")
-    return [
-        {"example": s.example_id, "method": method, "context": context, "seed": seed, "rank": place}
-        | {f"recall_at_{k}": float(place <= k) for k in DEPTHS}
-        for s, place in zip(stories, places, strict=True)
-    ]
+def scores(place: int) -> dict[str, float]:
+    """Recall at each depth, and the rank it follows from."""
+    return {"rank": place} | {f"recall_at_{k}": float(place <= k) for k in DEPTHS}
 
 
-def compute(responders: dict[str, dict[int, object]], stories) -> list[dict]:
-    """Rows of every method, context and seed. responders: "gill" and others, by seed; CLIP comes
-    from their backbones and reads text only."""
-    pictures, rows = last_pictures(stories), []
-    some = next(iter(next(iter(responders.values())).values()))
-    text_only = [c.name for c in protocol.VIST_CONTEXTS.values() if not c.images]
-    index = clip_index(some, pictures)
-    for context in text_only:
-        places = ranks(index, clip_queries(some, stories, context), stories)
-        rows += score_rows("clip", context, 0, stories, places)
-    for method, by_seed in responders.items():
-        for seed, responder in by_seed.items():
-            index = gill_index(responder, pictures)
-            for context in protocol.VIST_CONTEXTS:
-                places = ranks(index, gill_queries(responder, stories, context), stories)
-                rows += score_rows(method, context, seed, stories, places)
-    return rows
+# ---- the table ---------------------------------------------------------------------------
+
+
+@dataclass
+class Retrieval:
+    """The table, ready to be computed."""
+
+    dataset: tasks.Dataset
+    responders: dict[tuple[str, int], Responder]  # by (method, seed); CLIP is in each
+    seeds: tuple[int, ...]
+    config: dict  # all that the scores depend on; JSON
+    folder: Path  # of the run's rows
+    indices: dict[tuple[str, int], ImageIndex] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.examples = {story.example_id: story for story in self.dataset.examples}
+        self.pictures = last_pictures(self.dataset.examples)
+
+    def items(self, cells=None, count: int | None = None) -> list[WorkItem]:
+        """The work: all stories, or the first `count`, in all cells or in `cells`."""
+        names = list(self.examples)[:count]
+        return work_items(names, SPEC.cells(self.seeds) if cells is None else cells)
+
+    def index(self, method: str, seed: int = 0) -> ImageIndex:
+        """The candidates as a method embeds them; built at first use."""
+        if (method, seed) not in self.indices:
+            make = clip_index if method == CLIP else gill_index
+            self.indices[method, seed] = make(self._responder(method, seed), self.pictures)
+        return self.indices[method, seed]
+
+    def queries(self, method: str, context: str, seed: int, stories: Sequence) -> Tensor:
+        """What a method looks for, unit vectors (S, P)."""
+        make = clip_queries if method == CLIP else gill_queries
+        return make(self._responder(method, seed), stories, context)
+
+    def search(self, method: str, context: str, seed: int, stories: Sequence, k: int = 1) -> Hits:
+        """The first k candidates of each story."""
+        queries = self.queries(method, context, seed, stories)
+        exclude = [excluded(story) for story in stories]
+        return self.index(method, seed).search(queries, k, exclude)
+
+    def _responder(self, method: str, seed: int) -> Responder:
+        if method == CLIP:
+            return next(iter(self.responders.values()))
+        return self.responders[method, seed]
+
+    def __call__(self, items: list[WorkItem]) -> list[dict]:
+        """Scores of items that share a cell (method, context, seed)."""
+        method, context, seed = items[0].cell
+        stories = [self.examples[item.example_id] for item in items]
+        queries = self.queries(method, context, seed, stories)
+        return [scores(place) for place in ranks(self.index(method, seed), queries, stories)]
+
+    def run(self, progress: bool | None = None) -> RunResult:
+        """Score every item; goes on where it was killed.
+
+        Raises GillError where the folder holds a run with another configuration.
+        """
+        return run_resumable(
+            self.items(), self, self.folder, self.config, BATCH,
+            progress=progress, description=SPEC.name,
+        )  # fmt: skip
+
+
+def prepare(
+    output_dir, profile: str | Profile = "mini", seeds: Sequence[int] = (0, 1, 2),
+    num_examples: int | None = None, data: tuple | None = None, joints: Sequence = (),
+    joints_root=None,
+) -> Retrieval:  # fmt: skip
+    """Read the stories and load the models.
+
+    data: (JSON file, image folder) in the official format; without it the mini world's, made
+    once in `output_dir`. joints, joints_root: see `models.load_models`. Raises GillError for
+    whatever is missing.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    folders = joints_folders(profile, seeds, joints, SPEC.learned, joints_root)
+    dataset = stories_of(Path(output_dir), data, num_examples)
+    drawers = load_models(
+        profile, seeds, joints, baselines=(), learned=SPEC.learned, joints_root=joints_root
+    )
+    responders = {cell: drawer.responder for cell, drawer in drawers.items()}
+    backbones = next(iter(responders.values())).backbones
+    config = {
+        "table": SPEC.name,
+        "profile": asdict(backbones.profile),
+        "data": dataset.about(),
+        "metrics": list(RECALLS),
+        "weights": {"lm_clip_text_encoder": fingerprint(backbones)},
+        "seeds": list(seeds),
+        "joints": {f"{method}-{seed}": provenance.sha256_of(folder / WEIGHTS)
+                   for (method, seed), folder in folders.items()},
+    }  # fmt: skip
+    config = json.loads(json.dumps(config))  # as it will be read back
+    folder = Path(output_dir) / SPEC.name
+    return Retrieval(dataset, responders, tuple(seeds), config, folder)
+
+
+def stories_of(output_dir: Path, data: tuple | None, count: int | None) -> tasks.Dataset:
+    """The first `count` stories of official files, or of the mini world (`WORLD_EXAMPLES`)."""
+    if data is not None:
+        return tasks.of_files(tasks.VIST, *data, count)
+    count = count or table.WORLD_EXAMPLES
+    return tasks.of_world(tasks.VIST, output_dir / f"{tasks.VIST.name}-{count}", count)
+
+
+def results(
+    retrieval: Retrieval, run: RunResult, started: float, profile_name: str = "mini", **settings
+) -> dict:
+    """What results/retrieval.json holds; the keys are those of `table.results`."""
+    frame = scores_frame(run.rows)
+    recalls = {m: (label, tables.intervals(frame, m), None) for m, label in RECALLS.items()}
+    return table.results(
+        SPEC, run, started, profile_name, config=retrieval.config, more=recalls, **settings
+    )

@@ -45,28 +45,14 @@ class Scorer:
 
     @torch.no_grad()
     def draw(self, items: list[WorkItem]) -> Tensor:
-        """The pictures (B, 3, H, W) in 0..1 that the items are scored with.
-
-        A batch is read from the cache whole or drawn whole, so that a run which was cut off
-        ends with the same bits as one that was not.
-        """
+        """The pictures (B, 3, H, W) in 0..1 that the items are scored with."""
         method, context, seed = items[0].cell
         drawer = self.models[method, seed]
         names = [self.owners[item.example_id] for item in items]
         examples = [self.examples[name] for name in names]
         conditions = drawer.conditions(self.task, examples, self.contexts[context])
         generators = [self.generator(drawer, name) for name in names]
-        if self.cache is None:
-            return drawer.decode(drawer.sample(conditions, generators))
-        keys = drawer.keys(conditions, generators)  # before sampling moves the generators on
-        kept = [self.cache.get(key) for key in keys]
-        if any(sample is None for sample in kept):
-            fresh = drawer.sample(conditions, generators)
-            for key, old, new in zip(keys, kept, fresh, strict=True):
-                if old is None:
-                    self.cache.put(key, new)
-            kept = list(fresh)
-        return drawer.decode(torch.stack(kept))
+        return drawer.pictures(conditions, generators, self.cache)
 
     def generator(self, drawer: Drawer, example_id: str) -> torch.Generator:
         """The noise of an example's picture, by the protocol."""

@@ -7,13 +7,13 @@ result = results(evaluation, evaluation.run(), time.time())
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from gill_lite.checkpoint import WEIGHTS
 from gill_lite.errors import GillError
-from gill_lite.evaluate import claims, provenance, tables, tasks
-from gill_lite.evaluate.cache import SampleCache
+from gill_lite.evaluate import claims, provenance, spread, tables, tasks
+from gill_lite.evaluate.cache import SampleCache, default_cache
 from gill_lite.evaluate.judge import METRICS, Judge
 from gill_lite.evaluate.models import Models, joints_folders, load_models, weights_sha256
 from gill_lite.evaluate.protocol import Context, Protocol, get_protocol
@@ -22,6 +22,7 @@ from gill_lite.evaluate.scorer import Scorer
 from gill_lite.evaluate.shards import ALL, Shard, refuse_other_cuts
 from gill_lite.files import write_json, write_text
 from gill_lite.profiles import Profile, get_profile
+from gill_lite.recipes import RECIPES, seeds_of
 from gill_lite.train_state import fingerprint
 
 BATCH = 16  # pictures drawn together
@@ -38,19 +39,36 @@ class TableSpec:
     task: tasks.Task
     contexts: tuple[Context, ...]
     baselines: tuple[str, ...] = ("sd",)  # methods that take text alone and have no seeds
-    learned: tuple[str, ...] = ("gill",)  # methods with seeds of their joints
+    learned: tuple[str, ...] = ("gill",)  # methods with seeds of their joints, see recipes
     metrics: tuple[str, ...] = METRICS
+    topic: str = ""  # in data/claims.csv and data/paper_results.csv; the task's name unless given
+    labels: dict[str, str] = field(default_factory=lambda: tables.METHODS)  # method -> heading
+    text_contexts: tuple[Context, ...] = ()  # of the baselines; else those without images
+
+    def __post_init__(self):
+        object.__setattr__(self, "topic", self.topic or self.task.name)
+        plain = tuple(context for context in self.contexts if not context.images)
+        object.__setattr__(self, "text_contexts", self.text_contexts or plain)
+
+    @property
+    def all_contexts(self) -> tuple[Context, ...]:
+        """Those of the baselines, then those of learned methods alone."""
+        return tuple(dict.fromkeys((*self.text_contexts, *self.contexts)))
 
     def cells(self, seeds: Sequence[int]) -> list[tuple[str, str, int]]:
-        """(method, context, seed): baselines once, what is learned with each seed."""
-        plain = [c.name for c in self.contexts if not c.images]
-        cells = [(method, context, 0) for method in self.baselines for context in plain]
+        """(method, context, seed): baselines once, what is learned with each of its seeds."""
+        cells = [(m, context.name, 0) for m in self.baselines for context in self.text_contexts]
         return cells + [
             (method, context.name, seed)
             for method in self.learned
-            for seed in seeds
+            for seed in seeds_of(method, seeds)
             for context in self.contexts
         ]
+
+    def elsewhere(self) -> "TableSpec":
+        """The table with what is to be had outside the mini world: no GLIDE, no other LMs."""
+        learned = tuple(name for name in self.learned if not RECIPES[name].lm)
+        return replace(self, baselines=("sd",), learned=learned)
 
     def under(self, protocol: Protocol) -> "TableSpec":
         """The table as `protocol` has it; the official one has files and a title of its own."""
@@ -101,26 +119,31 @@ def prepare(
     num_examples: int | None = None, run_seed: int = 0, protocol: str = "corrected",
     data: tuple | None = None, joints: Sequence = (), metrics: Sequence[str] | None = None,
     device="cpu", dtype=None, backbones: dict | None = None, cache_dir=None,
-    batch_size: int = BATCH,
+    batch_size: int = BATCH, joints_root=None, models: Models | None = None,
 ) -> Evaluation:  # fmt: skip
     """Read the data and load the models of a table.
 
     data: (JSON file, image folder) in the official format; without it the mini world's, made
-    once in `output_dir`. joints, backbones: see `models.load_models`. cache_dir: where pictures
-    are kept for all tables (`runs/cache`); False keeps none. Raises GillError for whatever is
-    missing, before anything is loaded where that can be told.
+    once in `output_dir`. joints, joints_root, backbones: see `models.load_models`; with joints or
+    backbones of one's own, and in other profiles, the table is `elsewhere`. models: those of
+    another table of the same methods. cache_dir: where pictures are kept for all tables
+    (`runs/cache`); False keeps none. Raises GillError for whatever is missing, before anything is
+    loaded where that can be told.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    chosen, folders = get_protocol(protocol), joints_folders(profile, seeds, joints, spec.learned)
+    if profile.name != "mini" or joints or backbones:
+        spec = spec.elsewhere()
+    chosen = get_protocol(protocol)
+    folders = joints_folders(profile, seeds, joints, spec.learned, joints_root)
     spec = replace(spec.under(chosen), metrics=tuple(metrics or spec.metrics))
     dataset = _dataset(spec.task, Path(output_dir), data, num_examples)
-    models = load_models(
-        profile, seeds, joints, device, dtype, backbones, spec.baselines, spec.learned
+    models = models or load_models(
+        profile, seeds, joints, device, dtype, backbones, spec.baselines, spec.learned, joints_root
     )
     first = next(iter(models.values()))
     judge = Judge(first.responder.backbones, _measurable(spec.metrics, dataset))
     cache = None if cache_dir is False else SampleCache(cache_dir or default_cache())
-    contexts = {context.name: context for context in spec.contexts}
+    contexts = {context.name: context for context in spec.all_contexts}
     scorer = Scorer(dataset, models, judge, chosen, run_seed, cache, contexts)
     config = {
         "table": spec.name,
@@ -133,15 +156,11 @@ def prepare(
         "seeds": list(seeds),
         "joints": {f"{method}-{seed}": provenance.sha256_of(folder / WEIGHTS)
                    for (method, seed), folder in folders.items()},
+        "baselines": {m: models[m, 0].fingerprint for m in spec.baselines if m != "sd"},
     }  # fmt: skip
     config = json.loads(json.dumps(config))  # as it will be read back
     folder = Path(output_dir) / spec.name
     return Evaluation(spec, dataset, models, scorer, tuple(seeds), config, folder, batch_size)
-
-
-def default_cache() -> Path:
-    """runs/cache in the repository: pictures that all tables and runs share."""
-    return provenance.repository_root() / "runs" / "cache"
 
 
 def _dataset(task, output_dir: Path, data, count) -> tasks.Dataset:
@@ -174,21 +193,35 @@ def _weights(drawer, profile_name: str) -> dict:
 
 def results(
     spec: TableSpec, run: RunResult, started: float, profile_name: str = "mini", figures=(),
-    command: str = "", config: dict | None = None, **settings,
+    command: str = "", config: dict | None = None, more: dict | None = None, **settings,
 ) -> dict:  # fmt: skip
     """What results/<name>.json holds: rows, verdicts, counts, provenance, figures.
 
-    spec and config: of the `Evaluation`. started: `time.time()` at the beginning. settings:
-    shown as given.
+    spec and config: of the `Evaluation`. started: `time.time()` at the beginning. more: a metric's
+    name -> (its heading, its intervals by (method, context), what computes a statistic of it),
+    where it is no mean over examples. settings: shown as given.
     """
+    more = more or {}
     frame = scores_frame(run.rows)
-    judged = [claim for claim in claims.read_claims() if claim.table == spec.task.name]
+    judged = [claim for claim in claims.read_claims() if claim.table == spec.topic]
     labels = tables.MINI_METRICS if profile_name == "mini" else tables.METRICS
     return {
         "table": spec.name,
         "title": spec.title,
-        "rows": tables.result_rows(frame, spec.task.name, spec.contexts, labels),
-        "verdicts": claims.verdict_rows(judged, frame),
+        "topic": spec.topic,
+        "rows": tables.result_rows(
+            frame,
+            spec.topic,
+            spec.all_contexts,
+            labels | {name: heading for name, (heading, _, _) in more.items()},
+            spec.labels,
+            measured={name: ours for name, (_, ours, _) in more.items()},
+        ),
+        "verdicts": claims.verdict_rows(
+            judged, frame, {name: compute for name, (_, _, compute) in more.items()}
+        ),
+        "spread": spread.rows(frame, spec.contexts),
+        "verdicts_by_lm": spread.verdicts(judged, frame),
         "counts": {"scored": run.scored, "eligible": run.eligible, "skipped": dict(run.skipped)},
         "settings": settings,
         "provenance": {

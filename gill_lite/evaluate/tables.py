@@ -12,7 +12,7 @@ from gill_lite.evaluate.run import story_table
 from gill_lite.files import DATA
 
 PAPER_COLUMNS = ["table", "method", "context", "metric", "value", "plus_minus", "source"]
-METHODS = {"glide": "GLIDE", "sd": "Stable Diffusion", "gill": "GILL"}
+METHODS = {"glide": "GLIDE", "sd": "Stable Diffusion", "gill": "GILL"}  # of Tables 1 and 2
 METRICS = {
     "clip_similarity": "CLIP similarity ↑",
     "lpips": "LPIPS ↓",
@@ -59,14 +59,17 @@ def intervals(frame: pd.DataFrame, metric: str) -> dict[tuple[str, str], Interva
 def result_rows(
     frame: pd.DataFrame, table: str, contexts: Iterable, metrics: dict[str, str] = MINI_METRICS,
     methods: dict[str, str] = METHODS, paper: pd.DataFrame | None = None,
+    measured: dict[str, dict] | None = None,
 ) -> list[dict]:  # fmt: skip
     """The table as JSON rows: one a (method, context, metric) where we or the paper have a number.
 
     Keys: method, context, metric (labels); mean, low, high, n, undefined (ours); paper, paper_pm.
     Rows follow the order of `methods`, `contexts` (`Context`s) and `metrics`. None: no number.
+    measured: metric -> (method, context) -> Interval, where a metric is no mean over examples.
     """
     paper = paper_results() if paper is None else paper
     ours = {metric: intervals(frame, metric) for metric in metrics if metric in frame.columns}
+    ours |= measured or {}
     rows = []
     for method, context, metric in itertools.product(methods, list(contexts), metrics):
         mine = ours.get(metric, {}).get((method, context.name))

@@ -1,4 +1,4 @@
-"""What is drawn and compared: the last picture of a story, the picture of a dialogue.
+"""What is drawn: the last picture of a story, the picture of a dialogue, a caption's picture.
 
 A task says how an example of its dataset becomes a prompt, and which picture is the true one.
 `of_world` and `of_files` give its examples: the mini world's, exported in the official format,
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gill_lite.backbones import sha256
+from gill_lite.datasets.captions import read_captions
 from gill_lite.datasets.reading import Reading
 from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
@@ -54,6 +55,17 @@ VISDIAL = Task(
 )
 
 
+CAPTIONS = Task(
+    "captions",
+    "captions",
+    {"single_caption": protocol.Context("single_caption", 1, 0, "a single caption")},
+    read_captions,
+    lambda pair, context, image_size=None: [pair.caption],
+    lambda pair, context: pair.caption,
+    lambda pair: (pair.image, pair.image_path),
+)
+
+
 class Dataset(NamedTuple):
     """Examples to score."""
 
@@ -85,7 +97,7 @@ def of_world(task: Task, directory, count: int) -> Dataset:
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     paths = export_paths(directory)._asdict()
-    source = paths[f"{task.name}_json"]
+    source = paths[f"{task.name}_{'tsv' if task is CAPTIONS else 'json'}"]
     with FileLock(directory.with_name(f".{directory.name}.lock")):  # other processes wait here
         if not source.exists():
             counts = {"num_stories": 0, "num_dialogues": 0, "num_captions": 0}

@@ -172,3 +172,15 @@ def with_votes(frame, prompts: list[Prompt]):
     return frame.assign(
         votes=[" ".join(p.votes) for p in prompts], label=[p.label for p in prompts]
     )
+
+
+def noise_of(frame) -> np.ndarray:
+    """The raters' noise (N, raters) on the pairs of a table, by seed and example."""
+    return rater_noise(list(zip(frame.seed.tolist(), frame.example, strict=True)))
+
+
+def vote(frame, real: list):
+    """Pairs with simulated votes, and the `Raters`, who agree as much as the real ones do."""
+    leads, noise = (frame.generated - frame.retrieved).to_numpy(), noise_of(frame)
+    raters = calibrate(leads, noise, real)
+    return with_votes(frame, raters.votes(leads, noise)), raters

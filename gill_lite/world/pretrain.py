@@ -44,7 +44,7 @@ def run(stage=None, output_dir="data/mini", work_dir="runs/pretrain/work", seed:
     work_dir = Path(work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     for name in [stage] if stage else STAGES:
-        measures = train_stage(name, work_dir, seed)
+        measures = train_stage(name, work_dir, seed, Path(output_dir))
         write_json(work_dir / "out" / name / "measures.json", {"seed": seed, **measures})
         print(f"{name}: {measures}", flush=True)
     if all((work_dir / "out" / name / "measures.json").exists() for name in STAGES):
@@ -55,8 +55,11 @@ def run(stage=None, output_dir="data/mini", work_dir="runs/pretrain/work", seed:
         assemble(work_dir / "out", Path(output_dir), [stage])  # for `train --lm DIR/lm`
 
 
-def train_stage(name: str, work_dir: Path, seed: int = 0) -> dict:
-    """Train one stage into work_dir/out/<name>; returns steps and held-out measures."""
+def train_stage(name: str, work_dir: Path, seed: int = 0, shipped: Path | None = None) -> dict:
+    """Train one stage into work_dir/out/<name>; returns steps and held-out measures.
+
+    shipped: weights whose CLIP the stage glide takes where the work folder has none.
+    """
     from gill_lite.world import (
         stage_autoencoder,
         stage_clip,
@@ -78,13 +81,14 @@ def train_stage(name: str, work_dir: Path, seed: int = 0) -> dict:
         return stage_probes.train_trunk(work_dir, out, seed)
     if name == "probes":
         return stage_probes.train_probes(work_dir, out, seed)
-    if name == "glide":
-        return stage_glide.train(work_dir, out, seed)
     needs = [work_dir / "out" / stage for stage in ("clip", "autoencoder")]
+    if name == "glide":
+        needs = needs[:1] if needs[0].exists() or shipped is None else [shipped / "clip"]
     for need in needs:
         if not (need / "config.json").exists():
-            raise GillError(f"stage denoiser needs `gill-lite pretrain {need.name}` first")
-    return stage_denoiser.train(work_dir, *needs, out, seed)
+            raise GillError(f"stage {name} needs `gill-lite pretrain {need.name}` first")
+    stage = stage_glide if name == "glide" else stage_denoiser
+    return stage.train(work_dir, *needs, out, seed)
 
 
 def assemble(trained: Path, output_dir: Path, names=STAGES) -> dict:

@@ -1,0 +1,70 @@
+"""The joints that ship with the mini world, by the options of `gill-lite train` that make them.
+
+A method of a table is a recipe: `gill` is the model of the paper, the others change one thing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gill_lite.files import DATA
+
+ALL_SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Options of `gill-lite train`, the seeds that ship, and the language model they stand on."""
+
+    options: dict = field(default_factory=dict)
+    seeds: tuple[int, ...] = ALL_SEEDS
+    lm: str | None = None  # folder in data/lms; None: the mini world's own
+
+    @property
+    def lm_folder(self) -> Path | None:
+        """Where the language model lies; None for the profile's."""
+        return self.lm and DATA / "lms" / self.lm / "lm"
+
+
+RATE = 1e-2  # what the search found best for these mappers; results/mapper_search.json
+RECIPES = {
+    "gill": Recipe(),
+    "linear": Recipe({"mapper": "linear", "learning_rate": RATE}),
+    "mlp": Recipe({"mapper": "mlp", "learning_rate": RATE}),
+    "encoder": Recipe({"mapper": "encoder", "learning_rate": RATE}),
+    "fromage": Recipe({"mapper": "none", "num_img_tokens": 1}, seeds=(0,)),
+    "gill_lm1": Recipe(seeds=(0,), lm="1"),
+    "gill_lm2": Recipe(seeds=(0,), lm="2"),
+    "r1": Recipe({"num_img_tokens": 1}, seeds=(0,)),
+    "r2": Recipe({"num_img_tokens": 2}, seeds=(0,)),
+    "r4": Recipe({"num_img_tokens": 4}, seeds=(0,)),
+    "k1": Recipe({"num_visual_tokens": 1}, seeds=(0,)),
+    "k2": Recipe({"num_visual_tokens": 2}, seeds=(0,)),
+}
+
+
+def seeds_of(method: str, seeds: Sequence[int]) -> tuple[int, ...]:
+    """The seeds a method is evaluated with: those asked for, or the one there is."""
+    recipe = RECIPES.get(method, Recipe())
+    return tuple(seeds) if len(recipe.seeds) > 1 else recipe.seeds
+
+
+def joints_folder(method: str, seed: int, root: Path | None = None) -> Path:
+    """Where the joints of a method and seed lie: data/mini/joints, or another root."""
+    return Path(root or DATA / "mini" / "joints") / f"{method}-{seed}"
+
+
+def train_options(method: str, seed: int) -> dict:
+    """Options of `train` for a recipe and a seed."""
+    recipe = RECIPES[method]
+    lm = {"lm": str(recipe.lm_folder)} if recipe.lm else {}
+    return {**recipe.options, **lm, "seed": seed}
+
+
+def train_command(method: str, seed: int) -> str:
+    """The command that makes a method's joints, as one types it in the repository."""
+    recipe = RECIPES[method]
+    lm = {"lm": f"data/lms/{recipe.lm}/lm"} if recipe.lm else {}
+    options = {**recipe.options, **lm, "seed": seed}
+    typed = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
+    return f"gill-lite train {typed}"
