@@ -38,7 +38,6 @@ RECIPES = {
     "r1": Recipe({"num_img_tokens": 1}, seeds=(0,)),
     "r2": Recipe({"num_img_tokens": 2}, seeds=(0,)),
     "r4": Recipe({"num_img_tokens": 4}, seeds=(0,)),
-    "k1": Recipe({"num_visual_tokens": 1}, seeds=(0,)),
     "k2": Recipe({"num_visual_tokens": 2}, seeds=(0,)),
 }
 

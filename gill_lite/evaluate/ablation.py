@@ -185,6 +185,8 @@ def difference_table(rows: list[dict]) -> "pd.DataFrame":
     """`differences` as text: a row a method, a column a context."""
     import pandas as pd
 
+    if not rows:
+        return pd.DataFrame()
     shown = [
         {**{key: row[key] for key in ("method", "context")},
          "text": str(metrics.Interval(row["difference"],
