@@ -1,5 +1,7 @@
 """Notebooks as files: execute them headless, clean them for committing, check their form."""
 
+import base64
+import io
 import os
 import re
 import sys
@@ -55,8 +57,9 @@ def execute(source: Path, output: Path, parameters: dict, progress: bool = True)
 def normalise(path: Path) -> None:
     """Strip from an executed notebook what differs between runs and machines, in place.
 
-    Goes: timings, papermill's records, stderr (progress bars, warnings), interpreter version.
-    Stays: sources, tags, nbgrader's marks, outputs, execution counts. Raises GillError if an
+    Goes: timings, papermill's records, stderr (progress bars, warnings), interpreter version, and
+    of figures what 256 colours cannot show. Stays: sources, tags, nbgrader's marks, outputs,
+    execution counts. Raises GillError if an
     output names this machine's folders.
     """
     import nbformat
@@ -69,9 +72,26 @@ def normalise(path: Path) -> None:
         cell.metadata = {name: value for name, value in kept.items() if value}
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            for output in cell.outputs:
+                _with_fewer_colors(output.get("data", {}))
             _refuse_machine_paths(cell.outputs, f"{path.name}, cell {index}")
     nbformat.validate(notebook)
     write_text(path, nbformat.writes(notebook).rstrip() + "\n")
+
+
+def _with_fewer_colors(data: dict) -> None:
+    """Store an output's PNG with a palette of 256 colours, in place, where that is smaller."""
+    from PIL import Image
+
+    if "image/png" not in data:
+        return
+    original = base64.b64decode(data["image/png"])
+    smaller = io.BytesIO()
+    with Image.open(io.BytesIO(original)) as image:
+        plain = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        plain.save(smaller, "PNG", optimize=True)
+    if smaller.tell() < len(original):
+        data["image/png"] = base64.b64encode(smaller.getvalue()).decode()
 
 
 def problems(path: Path) -> list[str]:
