@@ -87,7 +87,7 @@ def reproduce(tables: list[str], parameters: dict, output_dir: Path, command: st
     page = report.write(output_dir, results, run, problems)
     for result in done.values():
         print(report.as_text(result))
-    print(claims.count_text(claims.all_verdicts(results.values())))
+    print(claims.count_text(report.claim_rows(results)))
     for problem in problems:
         print(f"gill-lite: {problem}", file=sys.stderr)
     print(f"report: {_shown(page)}")
