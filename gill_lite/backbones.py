@@ -3,7 +3,6 @@
 Weights come from safetensors files alone, and no code of a model's repository is ever run.
 """
 
-import hashlib
 import inspect
 import warnings
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gill_lite.errors import GillError
-from gill_lite.files import DATA, read_json
+from gill_lite.files import DATA, read_json, sha256
 from gill_lite.profiles import PAPER, REVISIONS, Profile
 
 FETCH = {"lm": "opt", "vision": "clip", "diffusion": "sd"}  # what `gill-lite fetch` calls them
@@ -60,6 +59,8 @@ def load_backbones(
     models = _load_models(where | chosen, options, device)
     backbones = Backbones(profile.replace(**chosen), *models)
     if profile.name == "mini":
+        from gill_lite.world.stage_probes import load_probes
+
         backbones.probes = load_probes(directory / "probes").to(device)
         backbones.perceptual = load_perceptual(directory / "trunk").to(device)
     return backbones
@@ -259,12 +260,6 @@ def prompt_width(pipeline, slots: int) -> int:
     return width
 
 
-def sha256(path) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_files(directory: Path) -> dict:
     """Compare every file of the manifest with its sha256; returns the manifest.
 
@@ -281,18 +276,6 @@ def check_files(directory: Path) -> dict:
                 "restore it from git, or make the manifest anew with `gill-lite pretrain`"
             )
     return manifest
-
-
-def load_probes(directory: Path):
-    """The mini world's attribute probes."""
-    from safetensors.torch import load_file
-
-    from gill_lite.world.stage_probes import Probes
-
-    probes = Probes()
-    weights = load_file(directory / "model.safetensors")
-    probes.load_state_dict({name: value.float() for name, value in weights.items()})
-    return probes.eval().requires_grad_(False)
 
 
 def load_perceptual(directory: Path):

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from gill_lite.backbones import sha256
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, write_json
+from gill_lite.files import read_json, sha256, write_json
 
 NAME = "checksums.json"
 

@@ -19,11 +19,10 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from gill_lite import __version__, official
-from gill_lite.backbones import sha256
 from gill_lite.checkpoint import ABOUT, CONFIG, WEIGHTS, read_joints, shapes_between, write_joints
 from gill_lite.decision import DECISION, LinearDecision, load_decision
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, write_json
+from gill_lite.files import read_json, sha256, write_json
 from gill_lite.retrieval import EMBEDDINGS, INDEX, LONG_IDS, read_index
 
 FORMATS = ("gill-lite", "official")

@@ -15,9 +15,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from tqdm.auto import tqdm
 
 from gill_lite import __version__
-from gill_lite.backbones import sha256
 from gill_lite.datasets.images import open_image, starts_like_a_picture
 from gill_lite.errors import GillError
+from gill_lite.files import sha256
 
 ATTEMPTS = 5  # in a row that bring no new byte
 WAIT = wait_exponential(multiplier=0.5, max=30)  # seconds between them

@@ -1,5 +1,6 @@
 """Files written whole or not at all, JSON read with a sentence a person can act on."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -69,3 +70,9 @@ def read_json(path, what: str = "file") -> dict:
     if not isinstance(value, dict):
         raise GillError(f"{what} {path} holds a JSON {type(value).__name__}, not an object")
     return value
+
+
+def sha256(path) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from gill_lite.backbones import sha256
 from gill_lite.checksums import Checksums
 from gill_lite.errors import GillError
-from gill_lite.files import write_json
+from gill_lite.files import sha256, write_json
 from gill_lite.sources import Model
 
 PICKLES = "pytorch_model*.bin"

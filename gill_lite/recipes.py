@@ -32,12 +32,13 @@ RECIPES = {
     "linear": Recipe({"mapper": "linear", "learning_rate": RATE}),
     "mlp": Recipe({"mapper": "mlp", "learning_rate": RATE}),
     "encoder": Recipe({"mapper": "encoder", "learning_rate": RATE}),
-    "fromage": Recipe({"mapper": "none", "num_img_tokens": 1}, seeds=(0,)),
+    "fromage": Recipe({"mapper": "none", "num_img_tokens": 1}),
     "gill_lm1": Recipe(seeds=(0,), lm="1"),
     "gill_lm2": Recipe(seeds=(0,), lm="2"),
     "r1": Recipe({"num_img_tokens": 1}, seeds=(0,)),
     "r2": Recipe({"num_img_tokens": 2}, seeds=(0,)),
     "r4": Recipe({"num_img_tokens": 4}, seeds=(0,)),
+    "k1": Recipe({"num_visual_tokens": 1}, seeds=(0,)),
     "k2": Recipe({"num_visual_tokens": 2}, seeds=(0,)),
 }
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gill_lite import decode, tokens
 from gill_lite.errors import GillError
-from gill_lite.evaluate.metrics import example_seed
+from gill_lite.seeds import example_seed
 
 GALLERY = 400  # pictures of the mini world that an answer can retrieve
 STOPS = (".", "!")

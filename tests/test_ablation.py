@@ -100,11 +100,12 @@ def test_a_claim_on_distances_is_judged_by_them(result):
 
 
 def test_joined_runs_add_up_their_counts():
-    a = RunResult([{"key": "a"}], 3, Counter({"no picture": 2}))
-    b = RunResult([{"key": "b"}], 2, Counter({"no picture": 1}))
+    a = RunResult([{"key": "a"}], 3, Counter({"no picture": 2}), 1.5)
+    b = RunResult([{"key": "b"}], 2, Counter({"no picture": 1}), 2.0)
     both = ablation.joined([a, b])
     assert [row["key"] for row in both.rows] == ["a", "b"]
     assert (both.scored, both.eligible, both.skipped) == (2, 5, {"no picture": 3})
+    assert both.earlier_seconds == 3.5
 
 
 def test_models_are_loaded_once_for_both(tmp_path, monkeypatch):

@@ -96,7 +96,7 @@ def test_retrain_makes_what_the_tables_need_once(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(batch.subprocess, "run", run)
     root = batch.retrain(["1", "retrieval"], [0, 1], tmp_path)
     assert sorted(p.name for p in root.iterdir()) == [
-        "fromage-0", "gill-0", "gill-1", "gill_lm1-0", "gill_lm2-0"
+        "fromage-0", "fromage-1", "gill-0", "gill-1", "gill_lm1-0", "gill_lm2-0"
     ]  # fmt: skip
     fromage = next(c for c in made if str(c[-1]).endswith("fromage-0"))
     assert fromage[:-1] == [
@@ -104,7 +104,7 @@ def test_retrain_makes_what_the_tables_need_once(monkeypatch, tmp_path, capsys):
     ]  # fmt: skip
     assert "gill-lite train --mapper none" in capsys.readouterr().out
     batch.retrain(["1", "retrieval"], [0, 1], tmp_path)
-    assert len(made) == 5  # nothing twice
+    assert len(made) == 6  # nothing twice
 
 
 def test_a_failing_training_stops_all(monkeypatch, tmp_path, capsys):

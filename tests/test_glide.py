@@ -64,13 +64,9 @@ def test_padding_is_not_heard_and_long_texts_are_cut(glide):
     noisy = torch.randn(1, 48, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         alone = glide.denoise(noisy, 500, heard(glide, TEXTS[:1]))
-        padded = glide.denoise(noisy.repeat(2, 1, 1, 1), 500, heard(glide, TEXTS))[
-            :1
-        ]
+        padded = glide.denoise(noisy.repeat(2, 1, 1, 1), 500, heard(glide, TEXTS))[:1]
         cut = glide.denoise(noisy, 500, heard(glide, ["red " * 75]))
-        longer = glide.denoise(
-            noisy, 500, heard(glide, ["red " * 75 + "blue " * 20])
-        )
+        longer = glide.denoise(noisy, 500, heard(glide, ["red " * 75 + "blue " * 20]))
     assert torch.allclose(alone, padded, atol=1e-4)
     assert torch.equal(cut, longer)
 

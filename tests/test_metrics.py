@@ -11,7 +11,6 @@ from gill_lite.evaluate.metrics import (
     Interval,
     attribute_accuracy,
     clip_similarity,
-    example_seed,
     frechet_distance,
     lpips_distance,
     mean_interval,
@@ -20,6 +19,7 @@ from gill_lite.evaluate.metrics import (
     recall_at_k,
     story_means,
 )
+from gill_lite.seeds import example_seed
 from gill_lite.world.scene import ATTRIBUTES, rng_for, sample_scene
 
 

@@ -6,13 +6,13 @@ import tiny_evaluation as tiny
 import torch
 
 from gill_lite.datasets.images import open_image
-from gill_lite.evaluate import metrics
 from gill_lite.evaluate.cache import SampleCache, key_of
 from gill_lite.evaluate.judge import Judge, resized
 from gill_lite.evaluate.protocol import CORRECTED, OFFICIAL, Protocol
 from gill_lite.evaluate.run import work_items
 from gill_lite.evaluate.tasks import VISDIAL, VIST
 from gill_lite.respond import to_pil
+from gill_lite.seeds import example_seed
 
 CELLS = [("sd", "captions5", 0), ("gill", "captions5", 0), ("gill", "captions5_images4", 0)]
 
@@ -204,7 +204,7 @@ def test_noise_of_an_example_is_its_own(world):
     scorer = tiny.scorer(VIST, world, run_seed=3)
     story = scorer.dataset.examples[1].example_id
     generator = scorer.generator(scorer.models["sd", 0], story)
-    assert generator.initial_seed() == metrics.example_seed(3, story)
+    assert generator.initial_seed() == example_seed(3, story)
     together = scorer.draw(items(scorer))
     alone = scorer.draw(items(scorer)[1:2])
     np.testing.assert_allclose(alone[0], together[1], atol=1e-5)

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from gill_lite.errors import GillError
+from gill_lite.evaluate import provenance
 from gill_lite.evaluate import run as runs
 from gill_lite.evaluate.command import run_shared
 from gill_lite.evaluate.protocol import VIST_CONTEXTS
@@ -54,6 +56,32 @@ def test_parts_merged_are_the_run_of_one_process(tmp_path, whole, count):
     assert (merged, files(tmp_path)) == whole
     again = evaluation(tmp_path, lambda batch: pytest.fail("scored again"))
     assert again.run(ALL, progress=False) == whole[0], "a merged run is a finished run"
+
+
+def test_the_time_of_all_starts_and_parts_adds_up(tmp_path):
+    def slow(batch):
+        time.sleep(0.02)
+        if batch[0].example_id == "3" and batch[0].context == "captions5":
+            raise RuntimeError("killed")
+        return score(batch)
+
+    with pytest.raises(RuntimeError, match="killed"):
+        evaluation(tmp_path, slow).run(progress=False)
+    spent = runs.kept_seconds(tmp_path / "table9")
+    assert spent > 0.02, "kept, though the run did not end"
+    resumed = evaluation(tmp_path).run(progress=False)
+    assert resumed.earlier_seconds == spent
+    assert evaluation(tmp_path).run(progress=False).earlier_seconds >= spent
+    parts(tmp_path / "cut", 2)
+    folders = (tmp_path / "cut" / "table9").glob("shard-*")
+    told = sum(runs.kept_seconds(folder) for folder in folders)
+    assert merge(tmp_path / "cut" / "table9").earlier_seconds == told > 0
+    assert evaluation(tmp_path / "cut").run(progress=False).earlier_seconds == pytest.approx(told)
+
+
+def test_wall_time_in_results_counts_earlier_starts():
+    now = provenance.collect(time.time(), earlier_seconds=100)["wall_seconds"]
+    assert 100 <= now < 160
 
 
 def test_batches_are_dealt_whole(tmp_path):

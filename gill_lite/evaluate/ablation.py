@@ -90,7 +90,8 @@ def joined(runs: Iterable[RunResult]) -> RunResult:
     runs = list(runs)
     rows = [row for run in runs for row in run.rows]
     skipped = sum((run.skipped for run in runs), Counter())
-    return RunResult(rows, sum(run.eligible for run in runs), skipped)
+    earlier = sum(run.earlier_seconds for run in runs)
+    return RunResult(rows, sum(run.eligible for run in runs), skipped, earlier)
 
 
 # ---- what a mapper costs ---------------------------------------------------------------------

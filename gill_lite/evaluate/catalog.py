@@ -17,7 +17,7 @@ MAPPER_LABELS = {
 }
 TOKEN_LABELS = {
     **{f"r{n}": f"r = {n} [IMG], k = 4" for n in (1, 2, 4)},
-    "k2": "r = 8 [IMG], k = 2",
+    **{f"k{n}": f"r = 8 [IMG], k = {n}" for n in (1, 2)},
     "gill": "r = 8 [IMG], k = 4",
 }
 FULL = VIST_CONTEXTS["captions5_images4"]

@@ -25,6 +25,7 @@ from gill_lite.evaluate.run import RunResult, WorkItem, run_resumable, work_item
 from gill_lite.files import write_json, write_text
 from gill_lite.profiles import get_profile
 from gill_lite.respond import GALLERY, Responder, load_responder
+from gill_lite.seeds import example_seed
 from gill_lite.world import language
 from gill_lite.world.scene import ATTRIBUTES, Scene, rng_for, sample_scene
 
@@ -116,7 +117,7 @@ class PairScorer:
         responder = self.responders[items[0].seed]
         hidden = responder.img_states([self.asked[item.example_id].text for item in items])
         hits = responder.gallery[1].search(responder.gill.retrieval_embedding(hidden), k=1)
-        seeds = [metrics.example_seed(self.run_seed, item.example_id) for item in items]
+        seeds = [example_seed(self.run_seed, item.example_id) for item in items]
         drawer, conditions = self.drawers[items[0].seed], responder.gill.prompt_embeds(hidden)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         return hits, drawer.pictures(conditions, generators, self.cache)
@@ -287,7 +288,7 @@ def results(
         "fitted": fitted,
         "agreement": {"people": voting.agreement(real), "simulated": voting.agreement(simulated)},
         "why": why,
-        "provenance": provenance.collect(started, "mini", command),
+        "provenance": provenance.collect(started, "mini", command, run.earlier_seconds),
         "figures": [],
     }
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gill_lite.backbones import sha256
 from gill_lite.errors import GillError
 from gill_lite.evaluate import metrics
+from gill_lite.files import sha256
 from gill_lite.respond import to_pil
 
 METRICS = ("clip_similarity", "lpips", "attribute_accuracy")

@@ -5,7 +5,6 @@ over examples (stories), paired where two methods are compared. Where a number c
 had, an `Interval` says so and why; nothing returns NaN.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,12 +16,6 @@ from gill_lite.world.scene import ATTRIBUTES, Scene
 
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
-
-
-def example_seed(run_seed: int, example_id: str) -> int:
-    """The seed of an example's noise: a hash of the run's seed and the example's id alone."""
-    digest = hashlib.sha256(f"{run_seed}/{example_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1  # 63 bits: what torch.Generator takes
 
 
 # ---- scores: one number an example -------------------------------------------------------

@@ -10,7 +10,6 @@ from PIL import Image
 
 from gill_lite.datasets.images import open_image, squash
 from gill_lite.errors import GillError
-from gill_lite.evaluate.metrics import example_seed
 from gill_lite.evaluate.run import (
     RunResult,
     WorkItem,
@@ -19,6 +18,7 @@ from gill_lite.evaluate.run import (
     story_table,
     work_items,
 )
+from gill_lite.seeds import example_seed
 
 __all__ = [
     "CORRECTED", "OFFICIAL", "VISDIAL_CONTEXTS", "VIST_CONTEXTS", "Context", "Protocol",

@@ -9,8 +9,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gill_lite.backbones import sha256
 from gill_lite.errors import GillError
+from gill_lite.files import sha256
 
 LIBRARIES = ("torch", "torchvision", "transformers", "diffusers", "lpips", "numpy", "pillow")
 
@@ -77,10 +77,13 @@ def peak_memory_mb(children: bool = False) -> float | None:
     return round(resource.getrusage(who).ru_maxrss * unit / 2**20, 1)
 
 
-def collect(started: float, profile: str = "mini", command: str = "") -> dict:
+def collect(
+    started: float, profile: str = "mini", command: str = "", earlier_seconds: float = 0.0
+) -> dict:
     """Everything a reader needs to trace a number; JSON-ready.
 
     started: `time.time()` when the computation began. command: what was typed, if known.
+    earlier_seconds: of the same computation before it was cut off, or in other processes.
     """
     root = repository_root()
     return {
@@ -92,7 +95,7 @@ def collect(started: float, profile: str = "mini", command: str = "") -> dict:
         "weights_manifest_sha256": sha256_of(root / "data" / profile / "manifest.json"),
         "libraries": library_versions(),
         "hardware": hardware(),
-        "wall_seconds": round(time.time() - started, 1),
+        "wall_seconds": round(earlier_seconds + time.time() - started, 1),
         "peak_memory_mb": peak_memory_mb(),
     }
 

@@ -7,10 +7,11 @@ unfinished batch whole, so that it ends bit-identical to one that nothing interr
 import hashlib
 import itertools
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from gill_lite.files import read_json, read_text, write_json, write_text
 if TYPE_CHECKING:
     import pandas as pd
 
+SECONDS = "seconds.json"  # in a run's folder: what scoring took, over all its starts
 FRAME_COLUMNS = ("example", "method", "context", "seed")
 
 
@@ -89,6 +91,7 @@ class RunResult:
     rows: list[dict]  # scored ones only; each has "key" and what score_fn gave
     eligible: int
     skipped: Counter  # reason -> how many
+    earlier_seconds: float = field(default=0.0, compare=False)  # of other starts and processes
 
     @property
     def scored(self) -> int:
@@ -125,17 +128,25 @@ def run_resumable(
         if unknown:
             raise GillError(f"{output_dir}/rows.jsonl holds {min(unknown)}, no part of this run")
         cuts = batches([cell(item) for item in items], batch_size)
+        earlier = kept_seconds(output_dir)
         _score_missing(cuts, items, keys, rows, score_fn, output_dir, progress, description)
         if list(rows) != keys:  # after damage was mended, rows stand where they were redone
             write_text(output_dir / "rows.jsonl", "".join(line(rows[name]) for name in keys))
-    return run_result(keys, rows)
+    return run_result(keys, rows, earlier)
 
 
-def run_result(keys: Sequence[str], rows: dict[str, dict]) -> RunResult:
+def kept_seconds(output_dir: Path) -> float:
+    """What scoring took so far in the run of that folder; 0 before its first batch."""
+    path = output_dir / SECONDS
+    return read_json(path, "time of a run")["scoring"] if path.exists() else 0.0
+
+
+def run_result(keys: Sequence[str], rows: dict[str, dict], earlier: float = 0.0) -> RunResult:
     """The rows of all keys, in their order, and the count of what was skipped."""
     ordered = [rows[name] for name in keys]
     skipped = Counter(row["skipped"] for row in ordered if "skipped" in row)
-    return RunResult([row for row in ordered if "skipped" not in row], len(keys), skipped)
+    scored = [row for row in ordered if "skipped" not in row]
+    return RunResult(scored, len(keys), skipped, earlier)
 
 
 def batches(cells: Sequence, batch_size: int) -> list[list[int]]:
@@ -158,6 +169,7 @@ def _score_missing(cuts, items, keys, rows, score_fn, output_dir, progress, desc
         del rows[name]
     write_text(path, "".join(line(row) for row in rows.values()))  # whole batches only
     disable = None if progress is None else not progress
+    earlier, started = kept_seconds(output_dir), time.perf_counter()
     with (
         open(path, "a", encoding="utf-8") as file,
         tqdm(total=len(keys), initial=len(rows), disable=disable, desc=description) as bar,
@@ -171,6 +183,8 @@ def _score_missing(cuts, items, keys, rows, score_fn, output_dir, progress, desc
             file.flush()
             rows |= {name: json.loads(line(row)) for name, row in new.items()}
             bar.update(len(batch))
+            spent = earlier + time.perf_counter() - started
+            write_json(output_dir / SECONDS, {"scoring": round(spent, 3)})
 
 
 def line(row: dict) -> str:

@@ -14,6 +14,7 @@ from gill_lite.evaluate.protocol import CORRECTED, Context, Protocol
 from gill_lite.evaluate.run import WorkItem
 from gill_lite.evaluate.tasks import Dataset
 from gill_lite.respond import to_pixels
+from gill_lite.seeds import example_seed
 
 DIGITS = 6  # of a kept score
 
@@ -57,7 +58,7 @@ class Scorer:
     def generator(self, drawer: Drawer, example_id: str) -> torch.Generator:
         """The noise of an example's picture, by the protocol."""
         if not self.protocol.one_generator:
-            seed = metrics.example_seed(self.run_seed, example_id)
+            seed = example_seed(self.run_seed, example_id)
             return torch.Generator().manual_seed(seed)
         stream = self.streams.setdefault(drawer, NoiseStream(drawer, self.run_seed))
         return stream.at(self.place[example_id])

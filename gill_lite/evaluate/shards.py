@@ -14,16 +14,18 @@ from pathlib import Path
 
 from gill_lite.errors import GillError
 from gill_lite.evaluate.run import (
+    SECONDS,
     RunResult,
     batches,
     describe,
     keep_config,
+    kept_seconds,
     line,
     read_rows,
     row_cell,
     run_result,
 )
-from gill_lite.files import read_json, write_text
+from gill_lite.files import read_json, write_json, write_text
 
 FOLDER = re.compile(r"shard-(\d+)-of-(\d+)")
 
@@ -112,7 +114,9 @@ def merge(run: Path) -> RunResult:
     merged = {row["key"]: row for part in rows.values() for row in part.values()}
     keep_config(run, whole)
     write_text(run / "rows.jsonl", "".join(line(merged[key]) for key in keys))
-    return run_result(keys, merged)
+    spent = sum(kept_seconds(path) for path in shards.values())
+    write_json(run / SECONDS, {"scoring": round(spent, 3)})
+    return run_result(keys, merged, spent)
 
 
 def _whole_set(run: Path, shards: dict[Shard, Path]) -> None:

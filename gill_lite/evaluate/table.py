@@ -197,9 +197,9 @@ def results(
 ) -> dict:  # fmt: skip
     """What results/<name>.json holds: rows, verdicts, counts, provenance, figures.
 
-    spec and config: of the `Evaluation`. started: `time.time()` at the beginning. more: a metric's
-    name -> (its heading, its intervals by (method, context), what computes a statistic of it),
-    where it is no mean over examples. settings: shown as given.
+    spec and config: of the `Evaluation`. started: `time.time()` when this start began. more: a
+    metric's name -> (its heading, its intervals by (method, context), what computes a statistic
+    of it), where it is no mean over examples. settings: shown as given.
     """
     more = more or {}
     frame = scores_frame(run.rows)
@@ -226,7 +226,10 @@ def results(
         "settings": settings,
         "provenance": {
             **provenance.collect(
-                started, profile_name, command or f"gill-lite reproduce --tables {spec.number}"
+                started,
+                profile_name,
+                command or f"gill-lite reproduce --tables {spec.number}",
+                run.earlier_seconds,
             ),
             "inputs": config or {},
         },

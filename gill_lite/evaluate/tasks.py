@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from gill_lite.backbones import sha256
 from gill_lite.datasets.captions import read_captions
 from gill_lite.datasets.reading import Reading
 from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
 from gill_lite.errors import GillError
 from gill_lite.evaluate import protocol
+from gill_lite.files import sha256
 from gill_lite.world.export import export, export_paths, read_attributes
 
 BAR_FROM = 50  # so many examples take longer to export than a progress bar is worth

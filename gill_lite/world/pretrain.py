@@ -8,9 +8,8 @@ written into the manifest, reached or not.
 import importlib.metadata
 from pathlib import Path
 
-from gill_lite.backbones import sha256
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, write_json
+from gill_lite.files import read_json, sha256, write_json
 from gill_lite.world.scene import ATTRIBUTES
 
 STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
@@ -175,7 +174,6 @@ def remeasure(directory: Path, count: int = 1000, names=STAGES) -> dict[str, dic
 def _remeasure(name: str, directory: Path, count: int) -> dict:
     from transformers import AutoTokenizer, CLIPModel, OPTForCausalLM
 
-    from gill_lite.backbones import load_probes
     from gill_lite.glide import load_glide
     from gill_lite.profiles import MINI
     from gill_lite.world import (
@@ -195,17 +193,14 @@ def _remeasure(name: str, directory: Path, count: int) -> dict:
         return stage_lm.measure(lm, AutoTokenizer.from_pretrained(directory / "lm"))
     if name == "trunk":
         return {}
-    probes = load_probes(directory / "probes")
+    probes = stage_probes.load_probes(directory / "probes")
     if name == "glide":
         return _both_splits(stage_glide.measure, load_glide(directory / "glide"), probes, count)
     pipeline = _pipeline(directory)
     if name == "autoencoder":
         return stage_autoencoder.measure(pipeline.vae)
     if name == "denoiser":
-        sampling = {
-            "num_inference_steps": MINI.num_inference_steps,
-            "guidance_scale": MINI.guidance_scale,
-        }
+        sampling = {n: getattr(MINI, n) for n in ("num_inference_steps", "guidance_scale")}
         return _both_splits(stage_denoiser.measure, pipeline, probes, count, **sampling)
     again = stage_probes.accuracy(
         probes, count // 2, lambda x: stage_autoencoder.reconstruct(pipeline.vae, x)

@@ -1,5 +1,7 @@
 """Pretraining stages `probes` and `trunk`: what reads attributes, and what LPIPS looks through."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
@@ -123,3 +125,13 @@ def train_trunk(work_dir, out_dir, seed: int = 0, steps: int = TRUNK_STEPS):
     module = _fit("trunk", TrunkClassifier(), work_dir, steps, seed, lr=5e-4)
     save_file(module.features.state_dict(), out_dir / "model.safetensors")
     return {"steps": steps, **accuracy(module)}
+
+
+def load_probes(directory: Path):
+    """The mini world's attribute probes."""
+    from safetensors.torch import load_file
+
+    probes = Probes()
+    weights = load_file(directory / "model.safetensors")
+    probes.load_state_dict({name: value.float() for name, value in weights.items()})
+    return probes.eval().requires_grad_(False)
