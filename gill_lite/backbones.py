@@ -12,7 +12,7 @@ from typing import Any
 
 from gill_lite.errors import GillError
 from gill_lite.files import DATA, read_json, sha256
-from gill_lite.profiles import PAPER, REVISIONS, Profile
+from gill_lite.profiles import DOWNLOADS, PAPER, REVISIONS, Profile
 
 FETCH = {"lm": "opt", "vision": "clip", "diffusion": "sd"}  # what `gill-lite fetch` calls them
 QUANTIZE = ("none", "8bit", "4bit")
@@ -190,7 +190,8 @@ def _named(load, what: str, where: dict, **options):
 
 def _mend(what: str, name: str) -> str:
     if name == getattr(PAPER, what):
-        return f"`gill-lite fetch {FETCH[what]}` brings them; --profile mini needs no download"
+        brings = f"`gill-lite fetch {FETCH[what]}` brings them ({DOWNLOADS[name] / 1000:.1f} GB)"
+        return f"{brings}; --profile mini needs no download"
     if Path(name).exists():
         return "check that the folder holds the configuration and safetensors files"
     return "give a hub id that this machine can reach, or a local folder"

@@ -24,12 +24,13 @@ def chat(
     responder = None
     for turn, line in enumerate(_lines(), start=1):
         try:
-            prompt.append(read_message(line))
+            message = read_message(line)
+            responder = responder or _load(profile, seed, joints)
+            answer = _answer(responder, [*prompt, message], output_dir, turn)
         except GillError as error:  # a mistyped file name should not end the conversation
             print(error)
             continue
-        responder = responder or _load(profile, seed, joints)
-        prompt.append(_answer(responder, prompt, output_dir, turn))
+        prompt += [message, answer] if answer.strip() else [message]  # it may say [IMG0] at once
 
 
 def read_message(message: str):

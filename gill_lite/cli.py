@@ -1,6 +1,7 @@
 """`gill-lite`: one subcommand a thing to do. Heavy imports happen inside the subcommand."""
 
 import argparse
+import errno
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from gill_lite.cli_options import command as _command
 from gill_lite.cli_options import natural as _natural
 from gill_lite.errors import GillError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+MEND = "free some space or name a folder you may write to, then run the same command again"
 STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
 
 
@@ -18,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one subcommand. Returns the exit status: 0, 1 (a step failed), 2 (bad input),
     130 (interrupted)."""
     argv = sys.argv[1:] if argv is None else argv
+    _print_what_the_terminal_can()
     arguments = build_parser().parse_args(argv)
     arguments.typed = shlex.join(["gill-lite", *argv])
     try:
@@ -25,9 +29,22 @@ def main(argv: list[str] | None = None) -> int:
     except GillError as error:
         print(f"gill-lite: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"gill-lite: {error.strerror}{where}; {MEND}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("gill-lite: interrupted; the same command continues where it can.", file=sys.stderr)
         return 130
+
+
+def _print_what_the_terminal_can() -> None:
+    """A sign that the terminal's encoding lacks becomes "?", and nothing stops for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def build_parser() -> argparse.ArgumentParser:

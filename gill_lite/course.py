@@ -164,7 +164,7 @@ def imported(notebook) -> dict:
         if cell.cell_type == "code":
             nodes = ast.parse(cell.source).body
             imports = [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
-            exec(compile(ast.Module(imports, []), "imports", "exec"), names)
+            exec(compile(ast.Module([*imports], []), "imports", "exec"), names)
     return names
 
 
@@ -209,7 +209,7 @@ def teacher(notebook, answers: Answers):
 def _solved(source: str, exercise: Exercise, answers: Answers) -> str:
     """The answer cell with its stub replaced by the solution, marked as nbgrader wants it."""
     if exercise.checker is None:
-        text = answers.solutions[exercise.name].strip()
+        text = str(answers.solutions[exercise.name]).strip()
         return f"### BEGIN SOLUTION\n{text}\n### END SOLUTION"
     indent = " " * 4
     body = textwrap.indent(function_body(answers.source, exercise.name), indent)
@@ -247,7 +247,8 @@ def marking_sheet(title: str, notebook, answers: Answers) -> str:
             said = f" The checker says: `{verdict(notebook, exercise, wrong)}`"
             lines.append(f"- Typical wrong answer: {mistake}{'' if by_hand else said}")
         if by_hand:
-            lines += ["", "A model answer:", "", *(f"> {x}" for x in solution.strip().split("\n"))]
+            quoted = [f"> {x}" for x in str(solution).strip().split("\n")]
+            lines += ["", "A model answer:", "", *quoted]
         else:
             body = function_body(answers.source, exercise.name)
             lines += ["", "```python", body, "```"]

@@ -5,6 +5,7 @@ the same up to float noise. Axes: B batch, T positions, D LM width, R [IMG] toke
 vocabulary. Paper: Sec. 3 (inference); scale factors and the minimum of words: official code.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,11 +31,16 @@ class Sampling:
     def __post_init__(self):
         if self.temperature == 0 and self.top_p != 1:
             raise GillError("top_p needs a temperature above 0; with 0 decoding is greedy")
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
             raise GillError(
                 f"temperature must be at least 0 and top_p in (0, 1], not {self.temperature} "
                 f"and {self.top_p}"
             )
+        if self.max_words < 0:
+            raise GillError(f"max_words must be at least 0, not {self.max_words}")
+        factors = self.ret_scale_factor, self.gen_scale_factor
+        if not all(math.isfinite(factor) for factor in factors):
+            raise GillError(f"the scale factors of [IMG0] must be finite, not {factors}")
 
 
 class Decoded(NamedTuple):

@@ -5,12 +5,15 @@ The bytes go into PATH.part; only a file that is whole and of its kind gets the 
 
 import itertools
 import json
+import math
 import os
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
 import requests
+import urllib3
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 from tqdm.auto import tqdm
 
@@ -23,6 +26,7 @@ ATTEMPTS = 5  # in a row that bring no new byte
 WAIT = wait_exponential(multiplier=0.5, max=30)  # seconds between them
 TIMEOUT = (10, 60)  # seconds: to connect, between two pieces
 PIECE = 1 << 16  # bytes; what a cut may cost
+HEAD = 64  # bytes that tell the kind of a file
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 GONE = "photo_unavailable"  # Flickr sends a picture of this name for one that was removed
 
@@ -56,11 +60,13 @@ class _Cut(Exception):
 
 def download(
     url: str, path, kind: str, *, sha256_expected: str | None = None, most: int = 0,
-    unfinished: dict | None = None, save=lambda: None, progress: bool = True,
+    seconds: float = math.inf, unfinished: dict | None = None, save=lambda: None,
+    progress: bool = True, session=requests,
 ) -> str:  # fmt: skip
     """Download `url` to `path`, continuing a PATH.part that is there. Returns its sha256.
 
     kind: what it must be, one of KINDS. most: more bytes than these are refused (0: no bound).
+    seconds: a file that takes longer is refused. session: what asks, see addresses.
     unfinished: PATH's last name -> the ETag that its .part belongs to; `save()` is called when
     it changes. Without one a .part of an earlier run is not continued.
     Raises Refused (nothing of the answer is kept) or GillError (the .part is kept; call again).
@@ -71,7 +77,7 @@ def download(
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = {} if unfinished is None else unfinished
-    _Transfer(url, part, kind, most, unfinished, save, progress).run()
+    _Transfer(url, part, kind, most, seconds, unfinished, save, progress, session).run()
     unfinished.pop(path.name, None)
     try:
         digest = sha256(part)
@@ -110,9 +116,12 @@ def check_kind(path: Path, kind: str, url: str) -> None:
 class _Transfer:
     """The attempts at one file."""
 
-    def __init__(self, url, part: Path, kind, most, unfinished, save, progress):
+    def __init__(
+        self, url, part: Path, kind, most, seconds, unfinished, save, progress, session
+    ):  # fmt: skip
         self.url, self.part, self.kind, self.most = url, part, kind, most
         self.unfinished, self.save, self.progress = unfinished, save, progress
+        self.session, self.end = session, time.monotonic() + seconds  # when to give up
         self.name = part.stem  # without .part
         known = self.name in unfinished  # a part of unknown origin is not continued
         self.best = self.have if known else 0  # bytes of the furthest attempt
@@ -140,8 +149,9 @@ class _Transfer:
 
     def attempt(self) -> bool:
         """True: whole. False: cut, but further than ever before. Raises _Cut otherwise."""
+        self.check_time()
         try:
-            with requests.get(
+            with self.session.get(
                 self.url, headers=self.headers(), stream=True, timeout=TIMEOUT
             ) as response:
                 start = self.start(response)
@@ -150,7 +160,7 @@ class _Transfer:
             return True
         except (requests.ConnectionError, requests.Timeout) as error:
             self.cut(f"no connection: {type(error).__name__}", error)
-        except requests.exceptions.ChunkedEncodingError as error:
+        except (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.HTTPError) as error:
             self.cut("the connection was cut", error)
         except requests.RequestException as error:
             raise Refused("no such address", f"{self.url} cannot be asked for: {error}") from error
@@ -207,14 +217,14 @@ class _Transfer:
         """Write the answer from byte `start` of the part on."""
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
-        if self.most and (total or 0) > self.most:
+        if self.most and total and total > self.most:
             self.refuse_size(total)
         if total and shutil.disk_usage(self.part.parent).free < total - start:
             raise GillError(
                 f"{self.part.parent} has no room for the {total - start} bytes still missing of "
                 f"{self.url}; free some or choose another --data-dir"
             )
-        pieces = response.iter_content(PIECE)
+        pieces = self.pieces(response)
         if not start:
             pieces = self.begin(response, pieces)
         bar = tqdm(
@@ -226,13 +236,24 @@ class _Transfer:
                 file.write(piece)
                 start += len(piece)
                 bar.update(len(piece))
-                if self.most and start > self.most:
+                if self.most and start > self.most or time.monotonic() > self.end:
                     break
         if self.most and start > self.most:
             self.part.unlink()
             self.refuse_size(start)
+        self.check_time()
         if total and start < total:
             raise requests.exceptions.ChunkedEncodingError(f"{start} of {total} bytes")
+
+    def pieces(self, response):
+        """The answer's bytes; with a limit of time as they come, not in pieces of one size."""
+        if self.end == math.inf:
+            yield from response.iter_content(PIECE)
+            return
+        raw = response.raw
+        yield raw.read(HEAD, decode_content=True)
+        read = getattr(raw, "read1", raw.read)  # an old urllib3 has none
+        yield from iter(lambda: read(PIECE, decode_content=True), b"")
 
     def begin(self, response, pieces):
         """Forget the old part and note which file the new one will be of; all its pieces."""
@@ -251,6 +272,11 @@ class _Transfer:
             self.refuse_page()
         if not is_kind(piece[:4096]):
             raise Refused(f"not {what}", f"{self.url} does not begin as {what}; nothing is kept")
+
+    def check_time(self) -> None:
+        if time.monotonic() > self.end:
+            self.part.unlink(missing_ok=True)
+            raise Refused("too slow", f"{self.url} comes too slowly; nothing is kept")
 
     def refuse_size(self, size: int):
         raise Refused(

@@ -4,6 +4,7 @@ What is here already is compared with checksums.json and not downloaded again.
 """
 
 import shutil
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gill_lite.checksums import Checksums
 from gill_lite.download import Refused, check_kind, download, is_offline
 from gill_lite.errors import GillError
 from gill_lite.fetch_pictures import bytes_here, fetch_pictures
-from gill_lite.sources import GB, MB, File, Source, human, load_sources
+from gill_lite.sources import GB, MB, File, Model, Source, human, load_sources
 from gill_lite.unpack import unpack
 
 
@@ -34,10 +35,11 @@ def fetch(names, data_dir, dry_run: bool = False, sources=None) -> None:
     with _only_one(Path(data_dir)):
         checksums = Checksums(data_dir)
         files = {s.name: [f for f in s.files if not _is_here(f, checksums)] for s in chosen}
-        models = [s for s in chosen if s.model and not hub.is_here(s.model, checksums)]
+        wanted = {s.name: s.model for s in chosen if s.model}
+        models = {name: m for name, m in wanted.items() if not hub.is_here(m, checksums)}
         if is_offline():
-            _refuse_offline([f.path for fs in files.values() for f in fs], models)
-        plans = {source.name: hub.plan(source.model, checksums) for source in models}
+            _refuse_offline([f.path for fs in files.values() for f in fs], models.values())
+        plans = {name: hub.plan(model, checksums) for name, model in models.items()}
         check_space(chosen, files, plans, checksums)
         for source in chosen:
             _fetch_one(source, files[source.name], plans.get(source.name), checksums)
@@ -167,8 +169,8 @@ def _fetch_file(file: File, checksums: Checksums) -> None:
 # ---- what may not be ---------------------------------------------------------------------
 
 
-def _refuse_offline(files: list[str], models: list[Source]) -> None:
-    if missing := [*files, *(source.model.repo for source in models)]:
+def _refuse_offline(files: list[str], models: Iterable[Model]) -> None:
+    if missing := [*files, *(model.repo for model in models)]:
         raise GillError(
             f"HF_HUB_OFFLINE is set, so nothing is downloaded; missing: {', '.join(missing)}; "
             "unset it where there is a network, or copy the data folder and HF_HOME from there"

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from tqdm.auto import tqdm
 
+from gill_lite.addresses import public_session
 from gill_lite.checksums import Checksums
 from gill_lite.datasets.images import SUFFIXES
 from gill_lite.datasets.reading import MAX_SKIPPED, need
@@ -18,6 +19,7 @@ from gill_lite.sources import MB, Source
 
 THREADS = 8  # pictures at a time
 MOST = 200 * MB  # bytes of one picture
+SECONDS = 600  # for one picture
 FOLDER = "val_images"
 
 
@@ -27,8 +29,8 @@ def fetch_pictures(source: Source, checksums: Checksums) -> None:
     Pictures that are gone, or are none, are counted, told and tried again the next time.
     Raises GillError where more than half cannot be had.
     """
-    urls, without = picture_urls(checksums.data_dir / source.pictures)
-    todo = _missing(urls, Path(source.pictures).parent / FOLDER, checksums)
+    urls, without = picture_urls(checksums.data_dir / str(source.pictures))
+    todo = _missing(urls, Path(str(source.pictures)).parent / FOLDER, checksums)
     if is_offline() and (unknown := set(todo) - set(checksums.refused)):
         raise GillError(
             f"HF_HUB_OFFLINE is set, so nothing is downloaded; missing: {len(unknown)} pictures "
@@ -36,7 +38,8 @@ def fetch_pictures(source: Source, checksums: Checksums) -> None:
         )
     try:
         if not is_offline():
-            _download_all(todo, checksums)
+            hosts = frozenset(str(urlsplit(file.url).hostname) for file in source.files)
+            _download_all(todo, checksums, hosts)
     finally:
         checksums.save()
     reasons = Counter(checksums.refused[name] for name in todo if name in checksums.refused)
@@ -67,9 +70,9 @@ def picture_urls(vist_json) -> tuple[dict[str, str], int]:
 
 def bytes_here(source: Source, checksums: Checksums) -> int:
     """Bytes of the pictures that are here; the whole stated size where the most part is."""
-    prefix = (Path(source.pictures).parent / FOLDER).as_posix() + "/"
+    prefix = (Path(str(source.pictures)).parent / FOLDER).as_posix() + "/"
     sizes = [about["bytes"] for name, about in checksums.files.items() if name.startswith(prefix)]
-    path = checksums.data_dir / source.pictures
+    path = checksums.data_dir / str(source.pictures)
     if path.is_file() and len(sizes) > MAX_SKIPPED * len(picture_urls(path)[0]):
         return source.pictures_size
     return sum(sizes)
@@ -96,13 +99,23 @@ def _missing(urls: dict[str, str], folder: Path, checksums: Checksums) -> dict[s
     return todo
 
 
-def _download_all(todo: dict[str, str], checksums: Checksums) -> None:
-    """Note each picture that comes, and in `refused` each that does not."""
+def _download_all(todo: dict[str, str], checksums: Checksums, hosts: frozenset[str]) -> None:
+    """Note each picture that comes, and in `refused` each that does not.
+
+    hosts: where the list of URLs came from; the others that it names must be public.
+    """
 
     def one(name: str, url: str) -> str:
         known = checksums.files.get(name, {}).get("sha256")
-        options = {"sha256_expected": known, "most": MOST, "progress": False}
-        return download(url, checksums.data_dir / name, "picture", **options)
+        options: dict = {
+            "sha256_expected": known,
+            "most": MOST,
+            "seconds": SECONDS,
+            "progress": False,
+        }
+        with public_session(hosts) as session:
+            path = checksums.data_dir / name
+            return download(url, path, "picture", session=session, **options)
 
     pool = ThreadPoolExecutor(THREADS)
     try:

@@ -14,7 +14,7 @@ from gill_lite.errors import GillError
 # Okabe and Ito's palette: told apart by colour-blind readers, black and vermillion first.
 COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 # Fills of strips, in the order of their legend: dark, white, hatched, light.
-FILLS = (
+FILLS: tuple[dict, ...] = (
     {"facecolor": "#0072B2", "edgecolor": "black"},
     {"facecolor": "white", "edgecolor": "#808080"},
     {"facecolor": "#F0C27B", "edgecolor": "black", "hatch": "//"},
@@ -25,6 +25,7 @@ FILLS = (
 def style() -> None:
     """Sizes and colours of every figure of the course."""
     import matplotlib
+    from cycler import cycler
 
     matplotlib.rcParams.update(
         {
@@ -35,7 +36,7 @@ def style() -> None:
             "axes.labelsize": 13,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": matplotlib.cycler(color=COLORS),
+            "axes.prop_cycle": cycler(color=COLORS),
             "hatch.linewidth": 0.6,
         }
     )

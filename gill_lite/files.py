@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from gill_lite.errors import GillError
@@ -11,9 +12,68 @@ from gill_lite.errors import GillError
 DATA = Path(__file__).resolve().parents[1] / "data"  # what the repository ships
 
 
+class CannotWrite(GillError, OSError):
+    """The disk is full, the folder read-only, or a name in the path is taken."""
+
+    def __init__(self, path, error: OSError):
+        self.strerror = error.strerror or str(error)
+        super().__init__(
+            f"cannot write {path} ({self.strerror}); free some space or choose another folder, "
+            "then run the same command again"
+        )
+
+
+@contextmanager
+def writing(path):
+    """What goes wrong while `path` is written becomes a `CannotWrite`."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(path, error) from error
+
+
+@contextmanager
+def only_one(folder, lock=None):
+    """Hold `folder` for this run; the system lets go of it when the process dies.
+
+    lock: the lock's file, `.lock` in the folder unless given. Raises GillError where another
+    run holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = Path(lock or Path(folder) / ".lock")
+    held = FileLock(lock)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise GillError(f"another run is writing to {folder}; wait or name another") from error
+    except OSError as error:
+        raise CannotWrite(lock, error) from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def tidy(folder, *names: str) -> None:
+    """Remove what a kill left half-written of the files `names` (patterns) in `folder`."""
+    for name in names:
+        for path in Path(folder).glob(f".{name}.*"):
+            path.unlink()
+
+
 def write_bytes(path, content: bytes) -> Path:
-    """Write `content` atomically: a temporary file in the same folder, then os.replace."""
+    """Write `content` atomically: a temporary file in the same folder, then os.replace.
+
+    Raises CannotWrite, and leaves what was there as it was.
+    """
     path = Path(path)
+    with writing(path):
+        return _write_bytes(path, content)
+
+
+def _write_bytes(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -27,6 +87,12 @@ def write_bytes(path, content: bytes) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def append_text(path, text: str) -> None:
+    """Put UTF-8 text behind what `path` holds; a kill may leave the last line torn."""
+    with writing(path), open(path, "a", encoding="utf-8", newline="") as file:
+        file.write(text)
 
 
 def write_text(path, text: str) -> Path:

@@ -94,7 +94,8 @@ def plan(model: Model, checksums: Checksums) -> Plan:
 
 def fetch_model(plan: Plan, checksums: Checksums) -> Path:
     """Download (and convert) what `plan` says; returns the snapshot folder in the cache."""
-    repo, options = plan.model.repo, {"revision": plan.revision}
+    repo = plan.model.repo
+    options: dict = {"revision": plan.revision}
     folder = Path(_ask(repo, "snapshot_download", allow_patterns=[*plan.wanted], **options))
     digests = _checked(folder, plan.wanted, repo)
     if plan.pickles:

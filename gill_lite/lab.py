@@ -134,7 +134,8 @@ def _given_names(actual: dict) -> list[str]:
         return list(actual)
     injected = [source for source in actual["In"] if source.startswith("# Parameters\n")]
     nodes = ast.parse(injected[-1]).body if injected else []
-    return [t.id for n in nodes if isinstance(n, ast.Assign) for t in n.targets]
+    targets = [t for n in nodes if isinstance(n, ast.Assign) for t in n.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _wrong_type(default, value) -> str | None:

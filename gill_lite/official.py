@@ -69,7 +69,10 @@ def official_config(args: dict, source: Path) -> GillConfig:
     needed = {*SIZES, "retrieval_token_idx", "gen_token_idx", "text_fc_mode"}
     if missing := sorted(needed - args.keys()):
         raise GillError(f"{source} lacks {', '.join(missing)}; it must be the official file")
-    known = {"text_fc_mode": list(KINDS), **{name: [value] for name, value in ALWAYS.items()}}
+    known: dict[str, list] = {
+        "text_fc_mode": list(KINDS),
+        **{name: [value] for name, value in ALWAYS.items()},
+    }
     for name, values in known.items():
         if name in args and args[name] not in values:
             raise GillError(f"{source}: {name}={args[name]!r} is not supported, only {values}")
@@ -197,7 +200,8 @@ def widths(state: Mapping[str, Tensor]) -> tuple[int, int]:
         ("model.visual_fc.weight", "model.visual_embeddings.weight"),
     )
     found = [[state[name] for name in names if name in state] for names in tell]
-    return tuple(next((t.shape[1] for t in ts if t.dim() == 2), 1) for ts in found)
+    first, second = (next((t.shape[1] for t in ts if t.dim() == 2), 1) for ts in found)
+    return first, second
 
 
 def misfits(tensors: Mapping[str, Tensor], shapes: Mapping) -> list[str]:

@@ -89,6 +89,13 @@ REVISIONS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
 }
 
+# What of them is downloaded, in 10**6 bytes.
+DOWNLOADS = {
+    "facebook/opt-6.7b": 13_320,
+    "openai/clip-vit-large-patch14": 1_720,
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": 4_270,
+}
+
 MINI = PAPER.replace(
     name="mini",
     lm="lm",

@@ -51,8 +51,8 @@ def course_table(folder: Path) -> str:
     rows = []
     for path in sorted(folder.glob("*.ipynb")):
         text = nbformat.read(path, as_version=4).cells[0].source
-        todo = re.search(r"\*\*What you will do:\*\* (.*?)\.?$", text, re.MULTILINE)[1]
-        took = re.search(r"\*\*Measured:\*\* (\d+ seconds)", text)[1]
+        [todo] = re.findall(r"\*\*What you will do:\*\* (.*?)\.?$", text, re.MULTILINE)
+        [took] = re.findall(r"\*\*Measured:\*\* (\d+ seconds)", text)
         name = f"[{path.stem}](notebooks/{path.name})"
         rows.append({"notebook": name, "what you will do": todo, "measured": took})
     return pd.DataFrame(rows).to_markdown(index=False)

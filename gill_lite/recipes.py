@@ -23,7 +23,7 @@ class Recipe:
     @property
     def lm_folder(self) -> Path | None:
         """Where the language model lies; None for the profile's."""
-        return self.lm and DATA / "lms" / self.lm / "lm"
+        return DATA / "lms" / self.lm / "lm" if self.lm else None
 
 
 RATE = 1e-2  # what the search found best for these mappers; results/mapper_search.json

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gill_lite.errors import GillError
 from gill_lite.evaluate.provenance import collect, peak_memory_mb, repository_root
-from gill_lite.files import read_json
+from gill_lite.files import only_one, read_json
 from gill_lite.profiles import get_profile
 
 
@@ -43,7 +43,7 @@ TABLES = {
         Table("decide", "decide", "16_decide_retrieve_or_generate.ipynb", ("num_prompts",)),
     )
 }  # fmt: skip
-DEFAULTS = {"seeds": [0, 1, 2], "num_stories": 300, "num_dialogues": 300, "num_captions": 300,
+DEFAULTS: dict = {"seeds": [0, 1, 2], "num_stories": 300, "num_dialogues": 300, "num_captions": 300,
             "num_prompts": 900}  # fmt: skip
 ONE_SEED = ("tokens",)  # tables whose joints ship with seed 0 alone
 
@@ -75,7 +75,8 @@ def reproduce(tables: list[str], parameters: dict, output_dir: Path, command: st
     started = time.time()
     chosen = choose(tables)
     output_dir = prepare_folder(parameters["profile"], output_dir)
-    outcomes = [_run(table, parameters, output_dir) for table in chosen]
+    with only_one(output_dir):
+        outcomes = [_run(table, parameters, output_dir) for table in chosen]
     run = collect(started, parameters["profile"], command)
     run["peak_memory_mb"] = peak_memory_mb(children=True)
     run["notebooks"] = {o.table.name: round(o.seconds, 1) for o in outcomes}
@@ -182,6 +183,10 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise GillError(f"{_shown(path)} is not a folder: name another with -o.") from None
+    except OSError as error:
+        raise GillError(
+            f"{_shown(path)} cannot be made ({error.strerror}): name another folder with -o."
+        ) from None
     if not os.access(path, os.W_OK):
         raise GillError(f"{_shown(path)} cannot be written to: name another folder with -o.")
 

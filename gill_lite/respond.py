@@ -53,8 +53,11 @@ class Responder:
         """A list of str and PIL images as input embeddings of the LM (T, D).
 
         The first text starts with the LM's beginning-of-sequence token, as in the official code.
-        Raises GillError for an empty prompt, an empty text, or an item of another type.
+        Raises GillError for an empty prompt, an empty text, a damaged picture, or an item of
+        another type.
         """
+        from gill_lite.datasets.images import as_rgb
+
         if isinstance(prompt, str | Image.Image):
             prompt = [prompt]
         if not prompt:
@@ -62,7 +65,8 @@ class Responder:
         parts, bos = [], True
         for place, item in enumerate(prompt):
             if isinstance(item, Image.Image):
-                pixels = self.pixel_values([item]).to(self.gill.logit_scale.device)
+                picture = as_rgb(item, f"item {place} of the prompt")
+                pixels = self.pixel_values([picture]).to(self.gill.logit_scale.device)
                 parts.append(self.gill.visual_tokens(pixels)[0])  # (K, D)
             elif isinstance(item, str) and item.strip():
                 ids = tokens.encode_text(self.backbones.tokenizer, item, bos)

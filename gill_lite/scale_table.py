@@ -100,6 +100,8 @@ def paper_cost() -> str:
     paper = paper_results()
     asked = [(paper, "cost", "gill", "training", what) for what in ("days", "a6000_gpus")]
     days, gpus = (paper_number(*where)[0] for where in asked)
+    if days is None or gpus is None:
+        raise GillError("data/paper_results.csv lacks what the paper's training cost")
     source = paper[(paper.table == "cost") & (paper.metric == "days")].iloc[0].source
     hours = f"{days * 24 * gpus:.0f} A6000-hours"
     return f"{hours}: {days:.0f} days on {gpus:.0f} A6000; {source}"

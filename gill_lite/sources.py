@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 from gill_lite.errors import GillError
 from gill_lite.files import read_json
-from gill_lite.profiles import PAPER, REVISIONS
+from gill_lite.profiles import DOWNLOADS, PAPER, REVISIONS
 
 MB, GB = 10**6, 10**9
 
@@ -56,8 +56,8 @@ GITHUB = "https://github.com/kohjingyu/gill/raw/main"
 DROPBOX = "https://www.dropbox.com/s"
 
 
-def _model(repo: str, size: int, *weights: str) -> Model:
-    return Model(repo, REVISIONS.get(repo), (*TEXT, *weights), size)
+def _model(repo: str, *weights: str) -> Model:
+    return Model(repo, REVISIONS.get(repo), (*TEXT, *weights), DOWNLOADS[repo] * MB)
 
 
 SOURCES = {
@@ -95,13 +95,13 @@ SOURCES = {
             "clip",
             "CLIP ViT-L/14, the visual encoder",
             "MIT (OpenAI's CLIP repository)",
-            model=_model(PAPER.vision, 1_720 * MB, "model.safetensors"),
+            model=_model(PAPER.vision, "model.safetensors"),
         ),
         Source(
             "opt",
             "OPT-6.7B, the language model",
             "OPT licence, research only",
-            model=_model(PAPER.lm, 13_320 * MB, "model*.safetensors"),
+            model=_model(PAPER.lm, "model*.safetensors"),
             note="the pinned commit has pickles only: they are turned into safetensors here",
         ),
         Source(
@@ -110,7 +110,6 @@ SOURCES = {
             "CreativeML OpenRAIL-M",
             model=_model(
                 PAPER.diffusion,
-                4_270 * MB,
                 "text_encoder/model.safetensors",
                 "unet/diffusion_pytorch_model.safetensors",
                 "vae/diffusion_pytorch_model.safetensors",

@@ -46,8 +46,13 @@ def img_token_ids(tokenizer, num_img_tokens: int) -> tuple[int, ...]:
 def encode_text(tokenizer, text: str, bos: bool = True) -> list[int]:
     """Token ids of plain text, behind the beginning-of-sequence id if `bos`.
 
-    Special tokens written out in the text are read as plain text.
+    Special tokens written out in the text are read as plain text. Raises GillError for a text
+    with halves of characters, as bytes that are no UTF-8 leave them on a command line.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise GillError(f"the text {text[:80]!a} is not Unicode; write it in UTF-8") from error
     options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
     ids = tokenizer(text, **options).input_ids
     return bos_ids(tokenizer) + ids if bos else ids

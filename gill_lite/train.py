@@ -8,6 +8,7 @@ batch; see train_step. Paper: Sec. 3 and appendix; schedule: official code.
 """
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 from gill_lite import gather, tokens, train_state
 from gill_lite.checkpoint import save_joints
 from gill_lite.errors import GillError
+from gill_lite.files import only_one
 from gill_lite.model import Gill, build_gill
 from gill_lite.passes import Batch
 from gill_lite.train_data import Examples, Loading, Order, split_batch
@@ -87,22 +89,23 @@ def train(
         **{"pairs": len(dataset), "pixels": image_features is None},
         **_recipe(profile, backbones, dataset),
     }
-    state = train_state.TrainState(Path(output_dir), gill, stepper.optimizer, settings, keep)
-    start = _start(state, steps, resume, group)
-    order = Order(len(dataset), profile.batch_size, seed, start, steps, part.own)
-    loader = Loading(dataset, backbones.image_processor, image_features).loader(order, num_workers)
-    records = Records(state, start, steps, save_every, log_every, tensorboard, group)
-    bar = records.bar(loader, f"train {mapper} {seed}")
-    for step, examples in enumerate(bar, start):
-        micro = (examples.rows(rows) for rows in part.micro_batches)
-        batches = [make_batch(gill, backbones, rows, profile.max_caption_tokens) for rows in micro]
-        row = stepper(step, batches)
-        if not all(np.isfinite(value) for value in row.values()):
-            raise GillError(_not_finite(step, order.batch(step), row))
-        records.after(step, row)
-    about = {"steps": steps, "settings": settings, "torch": torch.__version__}
-    records.end({**(provenance or {}), **about})
-    group.wait_for_everyone()
+    with _hold(output_dir, group):
+        state = train_state.TrainState(Path(output_dir), gill, stepper.optimizer, settings, keep)
+        start = _start(state, steps, resume, group)
+        order = Order(len(dataset), profile.batch_size, seed, start, steps, part.own)
+        loading = Loading(dataset, backbones.image_processor, image_features)
+        records = Records(state, start, steps, save_every, log_every, tensorboard, group)
+        bar = records.bar(loading.batches(order, num_workers), f"train {mapper} {seed}")
+        for step, examples in enumerate(bar, start):
+            micro = (examples.rows(rows) for rows in part.micro_batches)
+            batches = [make_batch(gill, backbones, m, profile.max_caption_tokens) for m in micro]
+            row = stepper(step, batches)
+            if not all(np.isfinite(value) for value in row.values()):
+                raise GillError(_not_finite(step, order.batch(step), row))
+            records.after(step, row)
+        about = {"steps": steps, "settings": settings, "torch": torch.__version__}
+        records.end({**(provenance or {}), **about})
+        group.wait_for_everyone()
     return gill.eval()
 
 
@@ -118,10 +121,10 @@ class Records:
             events = folder / TENSORBOARD if tensorboard else None
             self.log = train_state.Log(folder / LOG, start, events)
 
-    def bar(self, loader, title: str):
-        """The loader behind a progress bar."""
+    def bar(self, batches, title: str):
+        """The batches behind a progress bar."""
         kind = {"initial": self.start, "total": self.steps, "unit": "step"}
-        self.progress = tqdm(loader, desc=title, disable=not self.main, **kind)
+        self.progress = tqdm(batches, desc=title, disable=not self.main, **kind)
         return self.progress
 
     def after(self, step: int, row: dict[str, float]) -> None:
@@ -139,6 +142,11 @@ class Records:
         if self.main:
             self.log.close()
             save_joints(self.state.gill, self.state.directory, provenance)
+
+
+def _hold(output_dir, group):
+    """Two runs in one folder would spoil it; the main process alone writes there."""
+    return only_one(output_dir) if group.is_main_process else nullcontext()
 
 
 def _group(gill: Gill):

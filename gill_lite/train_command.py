@@ -45,6 +45,7 @@ def train_command(
     from gill_lite.backbones import load_backbones
     from gill_lite.profiles import get_profile
     from gill_lite.train import train
+    from gill_lite.train_data import world_pairs
 
     profile = get_profile(profile_name)
     _check_data(profile, captions, images, shards)
@@ -55,17 +56,23 @@ def train_command(
     profile = profile.replace(**recipe)
     group = PartialState(cpu=_on_cpu(profile))
     atexit.register(group.destroy_process_group)
+    with group.local_main_process_first():  # the others read what it keeps
+        pairs = _given_pairs(captions, images, shards)  # before the models: told in seconds
     dtype = "bf16" if precision == "bf16" else None
-    models = {"lm": lm, "vision": vision, "diffusion": diffusion, "quantize": quantize}
+    models: dict = {"lm": lm, "vision": vision, "diffusion": diffusion, "quantize": quantize}
     backbones = load_backbones(profile, group.device, dtype, **models)
     _spare_memory(backbones.pipeline)
-    with group.local_main_process_first():  # the others read what it keeps
-        pairs, features = _pairs(backbones, output_dir, captions, images, shards)
+    features = None
+    if pairs is None:
+        with group.local_main_process_first():
+            pairs, features = world_pairs(backbones, Path(output_dir).parent)
     options |= {"mapper": mapper, "mixed_precision": precision, "image_features": features}
     named = {"mapper": mapper, "seed": seed, **recipe}
     named |= {name: value for name, value in models.items() if value not in (None, "none")}
     options["provenance"] = _provenance(profile, named, pairs)
     gill = train(backbones.profile, backbones, pairs, output_dir, seed, **options)
+    if hasattr(pairs, "damage") and pairs.damage():
+        print(pairs.damage())  # each process tells of its own pictures
     group.print(f"the joints are in {output_dir}")
     return gill
 
@@ -112,19 +119,17 @@ def _spare_memory(pipeline) -> None:
         module.to("cpu")
 
 
-def _pairs(backbones, output_dir, captions, images, shards):
-    """The pairs to train on, and the mini world's pooled CLIP output (N, Dv) or None."""
+def _given_pairs(captions, images, shards):
+    """The pairs in the files named, None where none are: then the mini world's are taken."""
     if captions is not None:
         from gill_lite.datasets.captions import pairs_dataset
 
-        return pairs_dataset(captions, images), None
+        return pairs_dataset(captions, images)
     if shards is not None:
         from gill_lite.datasets.shards import read_shards
 
-        return read_shards(shards), None
-    from gill_lite.train_data import world_pairs
-
-    return world_pairs(backbones, Path(output_dir).parent)
+        return read_shards(shards)
+    return None
 
 
 def _provenance(profile, named: dict, pairs) -> dict:

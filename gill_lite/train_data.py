@@ -3,13 +3,15 @@
 Axes: B batch, N images, Dv CLIP's width.
 """
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
@@ -25,7 +27,16 @@ class Examples(NamedTuple):
 
     def rows(self, which: slice) -> "Examples":
         """Some of them."""
-        return Examples(*(column[which] for column in self))
+        return Examples(self.ids[which], self.images[which], self.captions[which])
+
+
+class Read(NamedTuple):
+    """One batch as a worker process hands it back, with what would be lost with the worker."""
+
+    examples: Examples | None
+    error: str = ""  # of a GillError, thrown again where the batch arrives
+    opened: int = 0  # pictures, for the dataset's count
+    damaged: Counter = Counter()
 
 
 class Part(NamedTuple):
@@ -87,7 +98,7 @@ class Order:
             raise GillError(f"the dataset has {size} pairs, fewer than one batch of {batch_size}")
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.start, self.steps, self.own = start, steps, own
-        self.epoch, self.permutation = None, None
+        self.epoch, self.permutation = -1, np.empty(0, dtype=int)
 
     def __len__(self) -> int:
         return max(0, self.steps - self.start)
@@ -115,7 +126,7 @@ class Loading:
 
     def __init__(self, dataset, image_processor, image_features: Tensor | None):
         self.dataset, self.image_processor = dataset, image_processor
-        self.image_features, self.epoch = image_features, None
+        self.image_features, self.epoch = image_features, -1
 
     def __getitem__(self, where: tuple[int, int]) -> tuple:
         epoch, i = where
@@ -135,15 +146,44 @@ class Loading:
             return Examples(ids, pixels, captions)
         return Examples(ids, self.image_features[torch.tensor(images)], captions)
 
-    def loader(self, order: Order, num_workers: int = 0) -> DataLoader:
+    def __getitems__(self, places: list[tuple[int, int]]) -> Read:
+        """One batch, as a data loader asks for it: here, or in one of its workers.
+
+        A GillError thrown in a worker would arrive wrapped in the text of its traceback.
+        """
+        if get_worker_info() is None:
+            return Read(self.collate([self[place] for place in places]))
+        opened, damaged = self.counts()
+        try:
+            examples = self.collate([self[place] for place in places])
+        except GillError as error:
+            return Read(None, str(error))
+        now_opened, now_damaged = self.counts()
+        return Read(examples, "", now_opened - opened, now_damaged - damaged)
+
+    def counts(self) -> tuple[int, Counter]:
+        """Pictures that this process has opened, and how many were damaged, by reason."""
+        return getattr(self.dataset, "opened", 0), Counter(getattr(self.dataset, "damaged", {}))
+
+    def batches(self, order: Order, num_workers: int = 0) -> Iterator[Examples]:
         """Examples in `order`; draws nothing from torch's global generator."""
-        return DataLoader(
+        loader = DataLoader(
             self,
             batch_sampler=order,
-            collate_fn=self.collate,
+            collate_fn=_as_it_is,
             num_workers=num_workers,
             generator=torch.Generator(),
         )
+        for read in loader:
+            if read.error:
+                raise GillError(read.error)
+            if read.opened:
+                self.dataset.count(read.opened, read.damaged)
+            yield read.examples
+
+
+def _as_it_is(read: Read) -> Read:
+    return read
 
 
 @torch.no_grad()

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from gill_lite.checkpoint import ABOUT, put_joints, read_tensors
+from gill_lite.checkpoint import ABOUT, CONFIG, WEIGHTS, put_joints, read_tensors
 from gill_lite.errors import GillError
-from gill_lite.files import read_text, write_bytes, write_text
+from gill_lite.files import append_text, read_text, tidy, write_bytes, write_text
 from gill_lite.model import Gill
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -64,8 +64,7 @@ class TrainState:
 
     def tidy(self) -> None:
         """Remove what a kill left half-written."""
-        for path in self.directory.glob(".state-*.safetensors.*"):
-            path.unlink()
+        tidy(self.directory, "state-*.safetensors", "*.jsonl", WEIGHTS, CONFIG)
 
     def save(self, step: int) -> None:
         """Write the state after `step` steps, then remove all but the last `keep`."""
@@ -135,8 +134,7 @@ class Log:
 
     def add(self, row: dict) -> None:
         """Append a row."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_text(self.path, json.dumps(row) + "\n")
         if self.writer:
             for name in row.keys() - {"step"}:
                 self.writer.add_scalar(f"train/{name}", row[name], row["step"])

@@ -95,7 +95,8 @@ class Stepper:
             sums = sums + torch.stack(parts).detach()
         if retrieval is not None:
             sums[2] = retrieval
-        return Losses.of(*gather.add_up(sums), weight)
+        captioning, img_lm, retrieval, generation = gather.add_up(sums)
+        return Losses.of(captioning, img_lm, retrieval, generation, weight)
 
     def contrast(self, text: Tensor, image: Tensor, logit_scale: Tensor) -> Tensor:
         """This process's share of the InfoNCE of all pairs; `text`, `image` are its rows."""

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +31,7 @@ class Served:
     redirect: str | None = None
     then: "Served | None" = None  # takes this one's place after one answer
     hold: threading.Event | None = None  # waits for it after half of the body
+    drip: float = 0  # seconds before each byte of the body's second half
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -163,6 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
                 body, self.close_connection = body[: served.cuts.pop(0)], True
             if served.length_error < 0:
                 body = body[: served.length_error]
+            if served.drip:
+                self.wfile.write(body[: len(body) // 2])
+                for byte in body[len(body) // 2 :]:
+                    time.sleep(served.drip)
+                    self.wfile.write(bytes([byte]))
+                body = b""
             self.wfile.write(body)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True

@@ -318,7 +318,8 @@ def test_reproduce_writes_the_run_and_prints_the_table(repository, capsys):
     assert "Table 1 &lt;VIST&gt;" in page and "pictures, GILL gains" in page
     assert "gill-lite reproduce --tables 1 --seeds 0,2" in page and "0.592 ± 0.0007" in page
     assert not re.search(r"(src|href)=\"(?!data:|#)", page), "one self-contained page"
-    assert not list(Path("run").glob("*.tmp")) and not list(Path("run").glob(".*"))
+    assert not list(Path("run").glob("*.tmp"))
+    assert [p.name for p in Path("run").glob(".*")] == [".lock"]
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def test_figures_of_the_real_votes():
     figures = voting.agreement(real)
     assert figures["human macro F1"] == pytest.approx(HUMAN, abs=1e-12)
     assert figures["confident labels, share"] == pytest.approx(911 / 1632)
+    assert figures["votes for same, share"] == pytest.approx(1468 / (3854 + 2836 + 1468))
     assert 0.09 < figures["Cohen's kappa, mean of pairs"] < 0.12
     assert choosing.people_interval(real).mean == pytest.approx(HUMAN, abs=1e-12)
     realism = pd.Series([p.label for p in voting.read_votes(question="realism")]).value_counts()
@@ -128,6 +129,13 @@ def test_raters_without_noise_vote_by_the_lead():
     assert [p.label for p in prompts] == ["gen", "same", "ret"]
     noisy = voting.Raters(1.0, 0.5).votes([0], [[1.0, -1.0, 0.2, 0.5, -0.4]])[0]
     assert noisy.votes == ("gen", "ret", "same", "gen", "same")
+
+
+def test_raters_judge_by_the_lead_of_the_generated_picture(monkeypatch):
+    monkeypatch.setattr(voting, "calibrate", lambda *_: voting.Raters(0.0, 0.5))
+    frame = pd.DataFrame({"example": ["a", "b"], "seed": 0})
+    frame = frame.assign(generated=[6, 2], retrieved=[2, 6])
+    assert list(voting.vote(frame, [])[0].label) == ["gen", "ret"]
 
 
 def test_each_rater_has_noise_of_their_own():

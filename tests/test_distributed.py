@@ -162,7 +162,7 @@ def assert_same_run(killed: Path, whole: Path) -> None:
     assert (whole / WEIGHTS).read_bytes() == (killed / WEIGHTS).read_bytes()
     assert rows_of(whole) == rows_of(killed)
     states = [f"state-{step:08d}.safetensors" for step in (STEPS - 4, STEPS - 2, STEPS)]
-    assert sorted(path.name for path in whole.iterdir()) == [CONFIG, WEIGHTS, LOG, *states]
+    assert sorted(path.name for path in whole.iterdir()) == [".lock", CONFIG, WEIGHTS, LOG, *states]
     assert len(list((killed / TENSORBOARD).iterdir())) == 1  # only one process writes
 
 

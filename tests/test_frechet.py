@@ -1,5 +1,7 @@
 """The Fréchet distance of a table's pictures: known cases, intervals, and what it decides."""
 
+import statistics
+
 import tiny_evaluation
 import torch
 
@@ -59,6 +61,20 @@ def test_seeds_are_averaged_and_the_interval_lies_around_the_distance():
     assert interval.low < interval.mean < interval.high and interval.n == 100
     assert abs((interval.low + interval.high) / 2 - interval.mean) < 1e-9
     assert set(found.intervals()) == {("near", "c"), ("far", "c")}
+
+
+def test_the_interval_by_hand():
+    """A resample takes the same captions on both sides; only cells of the context count."""
+    features = {("m", "a", 0): gaussian(20, 1), ("m", "a", 1): gaussian(20, 2),
+                ("m", "b", 0): gaussian(20, 3, 1.0)}  # fmt: skip
+    found = Frechet(features, gaussian(20, 0))
+    drawn = [
+        sum(distance(features["m", "a", seed][rows], found.true[rows]) for seed in (0, 1)) / 2
+        for rows in found.resamples
+    ]
+    interval, half = found.interval([(1, "m", "a")]), 1.96 * statistics.stdev(drawn)
+    assert abs(interval.low - (interval.mean - half)) < 1e-9
+    assert abs(interval.high - (interval.mean + half)) < 1e-9
 
 
 def test_the_interval_shrinks_with_the_number_of_captions():

@@ -25,9 +25,9 @@ def test_caption_loss_is_the_mean_negative_log_probability_of_labelled_tokens():
 
 def test_retrieval_loss_is_the_mean_of_both_directions():
     text = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
-    image = torch.tensor([[0.0, 1.0], [0.8, 0.6]])
+    image = torch.tensor([[0.0, 1.0], [0.6, -0.8]])
     scale = math.log(2.0)
-    cosine = [[0.0, 0.8], [0.8, 0.96]]
+    cosine = [[0.0, 0.6], [0.8, -0.28]]  # text by image; the directions differ
     e = [[math.exp(2 * value) for value in row] for row in cosine]
     text_to_image = sum(-math.log(e[i][i] / sum(e[i])) for i in range(2)) / 2
     columns = [[e[0][j], e[1][j]] for j in range(2)]

@@ -15,7 +15,8 @@ from gill_lite.mappers import KINDS
 from gill_lite.model import Gill, build_gill
 from gill_lite.passes import Batch
 
-CAPTIONS = ["a small red ball", "a big blue box at the beach by night", "a box", "it turned red"]
+# Sorted by length these go round in a circle, so that sorting and its inverse differ.
+CAPTIONS = ["a small red ball", "a big blue box at the beach by night", "it turned red", "a box"]
 
 
 @pytest.fixture(scope="module")

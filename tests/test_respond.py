@@ -59,6 +59,13 @@ def test_the_prompt_matters(responder):
     assert np.abs(levels(red.generated) - levels(blue.generated)).mean() > 3
 
 
+def test_the_picture_is_that_of_the_first_run(responder):
+    """Where the model says [IMG0] again and again, the later ones change nothing."""
+    once, again = (responder.respond(PROMPTS[0], max_words=n, gen_scale_factor=1e6) for n in (1, 3))
+    assert np.abs(levels(once.generated) - levels(again.generated)).max() <= 3
+    assert once.retrieved_score == pytest.approx(again.retrieved_score, abs=1e-4)
+
+
 def test_pictures_reach_the_language_model(responder):
     a, b = picture(), render(sample_scene(rng_for("z"), "seen"), rng_for("z"))
     states = responder.img_states([["look .", a], ["look .", b]])
@@ -115,8 +122,10 @@ def test_a_folder_with_an_index_and_a_classifier_retrieves_and_decides(responder
     hidden = responder.img_states([PROMPTS[0]])  # (1, R, D)
     own = responder.gill.retrieval_embedding(hidden)
     ImageIndex.build(torch.cat([-own, own]), ["far.jpg", "near.jpg"]).save(folder / INDEX)
-    weight = torch.stack([-hidden[0, 0], hidden[0, 0]]).numpy()  # "ret" for this very state
-    LinearDecision(weight, [0.0, 0.0]).save(folder / DECISION)
+    first, last = hidden[0, 0], hidden[0, -1]  # "ret" for the one, "gen" for the other
+    way, middle = first - last, float((first - last) @ (first + last) / 2)
+    decision = LinearDecision(torch.stack([-way, way]).numpy(), [middle, -middle])
+    decision.save(folder / DECISION)
     answer = load_responder("mini", joints=folder, backbones=responder.backbones).respond(
         PROMPTS[0], min_words=0
     )

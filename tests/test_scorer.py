@@ -64,6 +64,14 @@ def test_clip_sees_the_middle_of_a_photograph_as_officially(world):
     assert not torch.equal(judge.features([wide]), judge.features([edges]))
 
 
+def test_clip_reads_pictures_of_its_size_as_its_processor_would(world):
+    judge = Judge(tiny.backbones(), ("clip_similarity",))
+    picture = torch.randint(0, 256, (3, 16, 16)) / 255
+    pixels = judge.processor(images=[to_pil(picture)], return_tensors="pt").pixel_values
+    pooled = judge.vision.vision_model(pixel_values=pixels).pooler_output
+    torch.testing.assert_close(judge.features([picture]), judge.vision.visual_projection(pooled))
+
+
 def test_large_pictures_are_compared_at_256_pixels_and_small_ones_as_they_are(world):
     judge = Judge(tiny.backbones(), ("lpips",))
     seen = []

@@ -30,8 +30,8 @@ ROWS = [
     {"decision"},
     {"decode", "respond"},
     {"evaluate"},
-    {"cc3m", "checksums", "convert", "download", "fetch", "fetch_pictures", "hub", "sources",
-     "unpack"},
+    {"addresses", "cc3m", "checksums", "convert", "download", "fetch", "fetch_pictures", "hub",
+     "sources", "unpack"},
     {"doctor", "mapper_search", "memory", "paper_scale", "random_backbones", "scale_table",
      "speed", "cli_options"},
     {"figures", "lab"},
@@ -119,4 +119,11 @@ def test_ruff_has_nothing_to_say(check):
     pytest.importorskip("ruff", reason="ruff is a development dependency")
     command = [sys.executable, "-m", "ruff", *check, "--no-cache", "."]
     said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+@pytest.mark.slow
+def test_types_fit():
+    pytest.importorskip("mypy", reason="mypy is a development dependency")
+    said = subprocess.run([sys.executable, "-m", "mypy"], capture_output=True, text=True, cwd=ROOT)
     assert said.returncode == 0, said.stdout + said.stderr

@@ -98,6 +98,7 @@ def test_img_labels_end_at_the_first_img_token():
     labels = tokens.masked_labels(*CAPTIONS)
     expected = [[2, 5, 6, 20, x, x, x], [2, 7, 8, 9, 20, x, x]]
     assert tokens.end_after_first_img(labels, IMG).tolist() == expected
+    assert tokens.img_labels(CAPTIONS, num_img=3).tolist() == expected
 
 
 def rows_of(lengths, width):

@@ -154,7 +154,7 @@ def test_only_the_last_checkpoints_are_kept(run, tmp_path):
     run("out", steps=8)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     states = ["state-00000006.safetensors", "state-00000008.safetensors"]
-    assert names == ["config.json", "joints.safetensors", LOG, *states]
+    assert names == [".lock", "config.json", "joints.safetensors", LOG, *states]
 
 
 def test_other_settings_are_refused_unless_started_anew(run, tmp_path):
@@ -271,6 +271,16 @@ def test_counts_are_those_of_the_passes(backbones, join):
     assert label_counts(gill.config, captions, join, join).tolist() == [*expected, 6]
 
 
+def test_a_process_adds_its_share_of_infonce(backbones):
+    """Gradients of all processes are summed, so each must count only its part."""
+    profile = tiny_backbones.profile()
+    gill = build_gill(profile, backbones)
+    steppers = [Stepper(profile, gill, 0, split_batch(profile, 0, n)) for n in (1, 2)]
+    text, image = torch.eye(6)[:4], torch.eye(6)[1:5]
+    whole, half = (each.contrast(text, image, gill.logit_scale) for each in steppers)
+    torch.testing.assert_close(2 * half, whole)
+
+
 def test_micro_batches_compute_what_the_whole_batch_computes(run, tmp_path):
     run("one")
     run("two", gradient_accumulation_steps=2)
@@ -331,7 +341,7 @@ def test_text_embeddings_are_computed_each_step_and_kept_nowhere(run, tmp_path, 
     run("out", steps=4)
     assert [len(captions) for captions in asked] == [4] * 4
     assert {path.name.split("-")[0] for path in tmp_path.rglob("*") if path.is_file()} == {
-        *(checkpoint.CONFIG, checkpoint.WEIGHTS, LOG, "state"),
+        *(checkpoint.CONFIG, checkpoint.WEIGHTS, LOG, "state", ".lock"),
     }
     names = set(load_file(tmp_path / "out" / "state-00000004.safetensors"))
     gill = run("out", steps=4)

@@ -1,5 +1,6 @@
 """Image-caption pairs, official format: a TSV headed `caption<TAB>image` beside a folder."""
 
+import codecs
 import csv
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from gill_lite.datasets.images import open_image
+from gill_lite.datasets.images import is_url, open_image
 from gill_lite.datasets.pairs import Pairs
 from gill_lite.datasets.reading import MAX_SKIPPED, Reading, Tally, Unusable, collect
 from gill_lite.errors import GillError
@@ -56,8 +57,8 @@ class FilePairs(Pairs):
     def read(self, i: int) -> tuple[Image.Image, str]:
         """Pair i. Raises Unusable where its picture is damaged or gone."""
         with open(self.tsv_path, "rb") as file:
-            file.seek(self.places[i])
-            caption, image = self.columns.pick(_fields(file.readline()))
+            file.seek(int(self.places[i]))
+            caption, image = self.columns.of(_fields(file.readline()))
         try:
             return open_image(self.image_dir / image), caption
         except GillError as error:
@@ -92,13 +93,17 @@ class _Row(NamedTuple):
     pair: tuple[str, str] | None  # caption and image; None where there are not two columns
 
 
-class _Columns(NamedTuple):
+@dataclass(frozen=True)
+class _Columns:
     count: int
     caption: int
     image: int
 
+    def of(self, fields: list[str]) -> tuple[str, str]:
+        return fields[self.caption], fields[self.image]
+
     def pick(self, fields: list[str]) -> tuple[str, str] | None:
-        return (fields[self.caption], fields[self.image]) if len(fields) == self.count else None
+        return self.of(fields) if len(fields) == self.count else None
 
 
 def _rows(tsv_path) -> Iterator[_Row]:
@@ -134,7 +139,7 @@ def _fields(line: bytes) -> list[str]:
 def _columns(tsv_path) -> _Columns:
     try:
         with open(tsv_path, "rb") as file:
-            names = _fields(file.readline())
+            names = _fields(file.readline().removeprefix(codecs.BOM_UTF8))  # Excel writes one
     except FileNotFoundError as error:
         raise GillError(f"caption file {tsv_path} is missing; check the path") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -160,6 +165,10 @@ def _pair_maker(tsv_path, image_dir) -> Callable[[_Row], CaptionPair]:
         caption, image = row.pair
         if not caption.strip():
             raise Unusable("empty caption", f"{where} has no caption")
+        if is_url(image):
+            raise Unusable(
+                "image is a URL", f"{where} names {image}, a URL; download it and name the file"
+            )
         if os.path.isabs(image) or os.path.normpath(image).split(os.sep)[0] == os.pardir:
             raise Unusable(
                 "image outside the folder", f"{where} names {image}, outside {image_dir}"

@@ -12,6 +12,8 @@ from gill_lite.errors import GillError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 MAX_PIXELS = 89_478_485  # PIL's own limit, above which it warns of a decompression bomb
+MAX_STRIP = 200  # times longer than wide; CLIP scales the short side, so memory grows with this
+URLS = ("http:", "https:", "ftp:", "file:", "data:")
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # 16 bits a pixel, or stored as such
 
 
@@ -20,8 +22,10 @@ def open_image(path) -> Image.Image:
 
     Transparent parts become white, 16-bit greys are scaled to 8 bits, of an animation the
     first frame is taken. Raises GillError naming the file where it is missing, empty, cut
-    off, no picture (a web page saved as .jpg, say) or too large to be safe.
+    off, no picture (a web page saved as .jpg, say) or too large to be safe, and for a URL.
     """
+    if is_url(path):
+        raise GillError(f"image {str(path)[:200]} is a URL; download it and give the file")
     path = Path(path)
     return _decode(path, _head(path), f"image {path}")
 
@@ -31,6 +35,22 @@ def decode_image(content: bytes, name: str) -> Image.Image:
     if not content:
         raise GillError(f"{name} is empty (zero bytes); fetch it again")
     return _decode(BytesIO(content), content[:256], name)
+
+
+def as_rgb(image: Image.Image, name: str) -> Image.Image:
+    """A PIL image, read to its end or not, as `open_image` would give it; errors say `name`."""
+    try:
+        _refuse_bomb(image, name)
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except GillError:
+        raise
+    except Exception as error:  # as in `_decode`
+        raise GillError(f"{name} is damaged or cut off ({error}); give a whole picture") from error
+
+
+def is_url(name) -> bool:
+    """Whether an image is named by an address: pictures are read from files alone."""
+    return str(name).lower().startswith(URLS)
 
 
 def starts_like_a_picture(head: bytes) -> bool:
@@ -75,6 +95,11 @@ def _refuse_bomb(image: Image.Image, name: str) -> None:
         raise GillError(
             f"{name} is too large to open safely: {width}x{height} pixels, "
             f"at most {MAX_PIXELS:,} in all"
+        )
+    if max(width, height) > MAX_STRIP * min(width, height):
+        raise GillError(
+            f"{name} is a strip of {width}x{height} pixels; at most {MAX_STRIP} times longer than "
+            "wide can be read"
         )
 
 

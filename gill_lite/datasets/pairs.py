@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from gill_lite.datasets.reading import Tally, Unusable, summary
+from gill_lite.datasets.reading import Tally, Unusable, summary, told
 from gill_lite.errors import GillError
 
 FEW = 10  # that many damaged pictures are never too many
@@ -21,8 +21,8 @@ class Pairs:
 
     A picture that turns out to be damaged when it is opened is replaced by the next pair whose
     picture is not. That follows from i alone, so a resumed run reads what the first one read.
-    Each is warned of and counted in `damaged`, which holds for one process: workers of a data
-    loader count their own.
+    Each is warned of and counted in `damaged`. What the workers of a data loader opened is told
+    to `count`.
     """
 
     def __init__(self, tally: Tally, places: np.ndarray):
@@ -51,13 +51,27 @@ class Pairs:
         raise NotImplementedError
 
     def _replace(self, i: int, error: Unusable) -> None:
-        self.damaged[error.reason] += 1
+        self.count(0, Counter({error.reason: 1}), f"; the last: {error}")
+        warnings.warn(f"pair {i} gives way to the next one: {error}", stacklevel=3)
+
+    def count(self, opened: int, damaged: Counter, last: str = "") -> None:
+        """Count pictures opened and damaged. Raises GillError where too many are damaged."""
+        self.opened += opened
+        self.damaged += damaged
         if self.damaged.total() > max(FEW, self.max_skipped * self.opened):
             raise GillError(
                 f"{self.source}: {self.damaged.total()} of {self.opened} pictures opened so far "
-                f"are damaged (at most {self.max_skipped:.0%} may be); the last: {error}"
-            ) from error
-        warnings.warn(f"pair {i} gives way to the next one: {error}", stacklevel=3)
+                f"are damaged (at most {self.max_skipped:.0%} may be){last}"
+            )
+
+    def damage(self) -> str:
+        """One line about the damaged pictures among those opened so far; empty without any."""
+        if not self.damaged:
+            return ""
+        return (
+            f"{self.source}: {self.damaged.total()} of {self.opened} pictures opened were damaged "
+            f"({told(self.damaged)}); the next one took each one's place"
+        )
 
     def summary(self) -> str:
         """One line for logs: how many pairs, how many skipped, and why."""

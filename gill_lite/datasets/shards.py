@@ -168,7 +168,7 @@ def _place(file, members: dict, who: str, size: int, cut: bool) -> list[int]:
     ends = [m.offset_data + m.size for m in (image, caption) if m is not None]
     if cut and (len(ends) < 2 or max(ends) > size):
         raise Unusable(TRUNCATED, f"{who} is cut off; fetch the shard again")
-    if len(ends) < 2:
+    if image is None or caption is None:
         lacks = "a picture" if image is None else "its caption (.txt)"
         raise Unusable("missing member", f"{who} lacks {lacks}")
     place = [image.offset_data, image.size, caption.offset_data, caption.size]

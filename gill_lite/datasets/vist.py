@@ -41,7 +41,8 @@ def read_vist(
     panels = _panels_by_story(need(record, "annotations", json_path, "the file"), json_path)
 
     def make(item) -> VistStory:
-        return _story(*item, folder, json_path, check_images)
+        story_id, of_story = item
+        return _story(story_id, of_story, folder, json_path, check_images)
 
     return collect(panels.items(), make, f"VIST file {json_path}", strict, max_skipped)
 

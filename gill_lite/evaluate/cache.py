@@ -9,6 +9,7 @@ before it change the key, and nothing wrong is ever found; see `models.Drawer.ke
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -21,8 +22,13 @@ DIGEST = "sha256"
 
 
 def default_cache() -> Path:
-    """runs/cache in the repository: pictures that all tables and runs share."""
-    return repository_root() / "runs" / "cache"
+    """runs/cache in the repository: pictures that all tables and runs share.
+
+    Where the repository is read-only, a folder among the user's caches.
+    """
+    folder = repository_root() / "runs" / "cache"
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return folder if os.access(there, os.W_OK) else Path.home() / ".cache" / "gill-lite"
 
 
 def key_of(**parts) -> str:

@@ -204,6 +204,8 @@ def _of_labelled(frame, counts, scenes, statistic) -> Interval:
     known = np.isin(frame.label, CLASSES)
     if not known.any():
         raise GillError("no prompt has a confident label; macro F1 is undefined")
+    if len(set(frame.label[known])) == 1:
+        return Interval(None, None, None, int(known.sum()), "all labels are alike")
     return scene_interval(counts[known], np.asarray(scenes)[known], statistic)
 
 
@@ -217,7 +219,7 @@ def people_interval(prompts) -> Interval:
         for i in range(number)
     ]  # fmt: skip
     counts = np.concatenate(counts, axis=1)
-    return scene_interval(counts, range(len(known)), macro_f1_of_counts)
+    return scene_interval(counts, [*map(str, range(len(known)))], macro_f1_of_counts)
 
 
 def quality_interval(frame: pd.DataFrame, scenes, method: str) -> Interval:

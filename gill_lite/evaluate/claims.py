@@ -94,7 +94,8 @@ def read_claims(path=DATA / "claims.csv") -> list[Claim]:
     reader = csv.DictReader(read_text(path, "claims file").splitlines())
     if reader.fieldnames != COLUMNS:
         raise GillError(f"claims file {path} must have the columns {', '.join(COLUMNS)}")
-    claims = [Claim(**{**row, "statistic": Statistic.read(row["statistic"])}) for row in reader]
+    rows: list[dict] = list(reader)
+    claims = [Claim(**{**row, "statistic": Statistic.read(row["statistic"])}) for row in rows]
     ids = [claim.id for claim in claims]
     if len(set(ids)) < len(ids):
         raise GillError(f"claims file {path} uses an id twice")
@@ -112,7 +113,7 @@ def verdict(interval: Interval, side: str = ">", threshold: float = 0.0) -> str:
         raise GillError(f"the side of a claim is '<' or '>', not {side!r}")
     if interval.mean is None:
         return NOT_RUN
-    if interval.low is None:
+    if interval.low is None or interval.high is None:
         return UNDEFINED
     sign = 1 if side == ">" else -1
     if min(sign * (interval.low - threshold), sign * (interval.high - threshold)) > 0:

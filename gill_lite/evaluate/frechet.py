@@ -73,7 +73,8 @@ class Frechet:
         cells = {(method, context) for _, method, context in terms}
         if not cells <= {cell[:2] for cell in self.features}:
             return Interval(None, None, None, 0, "no such cell")
-        total = sum(sign * self.distances(method, context) for sign, method, context in terms)
+        signed = [sign * self.distances(method, context) for sign, method, context in terms]
+        total = np.sum(signed, axis=0)
         mean, error = float(total[0]), float(total[1:].std(ddof=1))
         return Interval(mean, mean - NORMAL * error, mean + NORMAL * error, len(self.true))
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gill_lite import recipes
+from gill_lite.backbones import Backbones
 from gill_lite.errors import GillError
 from gill_lite.evaluate.cache import key_of, tensor_bytes
 from gill_lite.files import DATA
@@ -175,10 +176,11 @@ def load_models(
     frozen = load_backbones(profile, device=device, dtype=dtype, **(backbones or {}))
     size = frozen.vision.config.vision_config.image_size
     frozen.profile = frozen.profile.replace(image_size=size)
-    standing, responders = {None: frozen}, {}
+    standing: dict[Path | None, Backbones] = {None: frozen}
+    responders = {}
     for (method, seed), folder in folders.items():
         lm = recipes.RECIPES[method].lm_folder if method in recipes.RECIPES else None
-        if lm not in standing:
+        if lm is not None and lm not in standing:
             standing[lm] = with_lm(frozen, lm)
         joints_of = load_joints(folder, standing[lm].lm, frozen.vision)
         responders[method, seed] = Responder(standing[lm], joints_of)

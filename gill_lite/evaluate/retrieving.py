@@ -215,7 +215,8 @@ def prepare(
 def stories_of(output_dir: Path, data: tuple | None, count: int | None) -> tasks.Dataset:
     """The first `count` stories of official files, or of the mini world (`WORLD_EXAMPLES`)."""
     if data is not None:
-        return tasks.of_files(tasks.VIST, *data, count)
+        annotations, images = data
+        return tasks.of_files(tasks.VIST, annotations, images, count)
     count = count or table.WORLD_EXAMPLES
     return tasks.of_world(tasks.VIST, output_dir / f"{tasks.VIST.name}-{count}", count)
 

@@ -10,18 +10,26 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, read_text, write_json, write_text
+from gill_lite.files import (
+    append_text,
+    only_one,
+    read_json,
+    read_text,
+    tidy,
+    write_json,
+    write_text,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SECONDS = "seconds.json"  # in a run's folder: what scoring took, over all its starts
+ROWS, CONFIG = "rows.jsonl", "config.json"  # in a run's folder
+SECONDS = "seconds.json"  # what scoring took, over all its starts
 FRAME_COLUMNS = ("example", "method", "context", "seed")
 
 
@@ -121,17 +129,18 @@ def run_resumable(
     if batch_size < 1:
         raise GillError(f"batch_size must be at least 1, not {batch_size}")
     output_dir = Path(output_dir)
-    with _lock(output_dir):
+    with only_one(output_dir):
+        tidy(output_dir, ROWS, SECONDS, CONFIG)
         keep_config(output_dir, describe(config, keys, batch_size))
-        rows = read_rows(output_dir / "rows.jsonl")
+        rows = read_rows(output_dir / ROWS)
         unknown = rows.keys() - set(keys)
         if unknown:
-            raise GillError(f"{output_dir}/rows.jsonl holds {min(unknown)}, no part of this run")
+            raise GillError(f"{output_dir}/{ROWS} holds {min(unknown)}, no part of this run")
         cuts = batches([cell(item) for item in items], batch_size)
         earlier = kept_seconds(output_dir)
         _score_missing(cuts, items, keys, rows, score_fn, output_dir, progress, description)
         if list(rows) != keys:  # after damage was mended, rows stand where they were redone
-            write_text(output_dir / "rows.jsonl", "".join(line(rows[name]) for name in keys))
+            write_text(output_dir / ROWS, "".join(line(rows[name]) for name in keys))
     return run_result(keys, rows, earlier)
 
 
@@ -162,7 +171,7 @@ def _score_missing(cuts, items, keys, rows, score_fn, output_dir, progress, desc
     """Score the batches that lack a row, each whole, and append their rows."""
     from tqdm import tqdm
 
-    path = output_dir / "rows.jsonl"
+    path = output_dir / ROWS
     todo = [batch for batch in cuts if any(keys[i] not in rows for i in batch)]
     partial = {keys[i] for batch in todo for i in batch} & rows.keys()
     for name in partial:
@@ -170,17 +179,13 @@ def _score_missing(cuts, items, keys, rows, score_fn, output_dir, progress, desc
     write_text(path, "".join(line(row) for row in rows.values()))  # whole batches only
     disable = None if progress is None else not progress
     earlier, started = kept_seconds(output_dir), time.perf_counter()
-    with (
-        open(path, "a", encoding="utf-8") as file,
-        tqdm(total=len(keys), initial=len(rows), disable=disable, desc=description) as bar,
-    ):
+    with tqdm(total=len(keys), initial=len(rows), disable=disable, desc=description) as bar:
         for batch in todo:
             scores = score_fn([items[i] for i in batch])
             if len(scores) != len(batch):
                 raise GillError(f"the score function gave {len(scores)} rows, not {len(batch)}")
             new = {keys[i]: {"key": keys[i], **row} for i, row in zip(batch, scores, strict=True)}
-            file.write("".join(line(row) for row in new.values()))
-            file.flush()
+            append_text(path, "".join(line(row) for row in new.values()))
             rows |= {name: json.loads(line(row)) for name, row in new.items()}
             bar.update(len(batch))
             spent = earlier + time.perf_counter() - started
@@ -210,23 +215,6 @@ def read_rows(path: Path) -> dict[str, dict]:
     return rows
 
 
-@contextmanager
-def _lock(output_dir: Path):
-    """Hold the folder for this run. The system lets go of it when the process dies."""
-    from filelock import FileLock, Timeout
-
-    output_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output_dir / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise GillError(f"another run is writing to {output_dir}; wait or name another") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def describe(config: dict, keys: Sequence[str], batch_size: int) -> dict:
     """A run's configuration: what its scores depend on, and which items it has, in JSON."""
     ids = hashlib.sha256("\n".join(keys).encode()).hexdigest()
@@ -239,7 +227,7 @@ def describe(config: dict, keys: Sequence[str], batch_size: int) -> dict:
 
 def keep_config(output_dir: Path, wanted: dict) -> None:
     """Keep the configuration at the first start, compare at every other."""
-    path = output_dir / "config.json"
+    path = output_dir / CONFIG
     if not path.exists():
         write_json(path, wanted)
         return

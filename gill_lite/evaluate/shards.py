@@ -126,8 +126,8 @@ def _whole_set(run: Path, shards: dict[Shard, Path]) -> None:
     names = ", ".join(path.name for path in shards.values())
     if len(counts) > 1:
         raise GillError(f"the shards in {run} overlap, they are of different cuts: {names}")
-    missing = [Shard(i, counts[0]) for i in range(1, counts[0] + 1)]
-    missing = [str(shard) for shard in missing if shard not in shards]
+    wanted = [Shard(i, counts[0]) for i in range(1, counts[0] + 1)]
+    missing = [str(shard) for shard in wanted if shard not in shards]
     if missing:
         raise GillError(
             f"{run} lacks the shards {', '.join(missing)}; make them with "

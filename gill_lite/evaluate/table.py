@@ -165,7 +165,8 @@ def prepare(
 
 def _dataset(task, output_dir: Path, data, count) -> tasks.Dataset:
     if data is not None:
-        return tasks.of_files(task, *data, count)
+        annotations, images = data
+        return tasks.of_files(task, annotations, images, count)
     count = count or WORLD_EXAMPLES
     return tasks.of_world(task, output_dir / f"{task.name}-{count}", count)
 

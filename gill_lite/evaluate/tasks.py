@@ -101,7 +101,7 @@ def of_world(task: Task, directory, count: int) -> Dataset:
     source = paths[f"{task.name}_{'tsv' if task is CAPTIONS else 'json'}"]
     with FileLock(directory.with_name(f".{directory.name}.lock")):  # other processes wait here
         if not source.exists():
-            counts = {"num_stories": 0, "num_dialogues": 0, "num_captions": 0}
+            counts: dict = {"num_stories": 0, "num_dialogues": 0, "num_captions": 0}
             counts[f"num_{task.examples}"] = count
             shown = count > BAR_FROM and "PYTEST_VERSION" not in os.environ  # nbval compares stderr
             export(directory, **counts, progress=shown)

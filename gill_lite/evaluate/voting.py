@@ -77,7 +77,8 @@ def voted(votes: Sequence[str]) -> Prompt:
 def agreement(prompts: list[Prompt]) -> dict[str, float]:
     """Five figures of a set of votes; the first two are what simulated raters are fitted to."""
     counts = Counter(vote for prompt in prompts for vote in prompt.votes)
-    kappas = pairwise_kappas(prompts)
+    if not (kappas := pairwise_kappas(prompts)):
+        raise GillError("Cohen's kappa is undefined: all votes are one and the same")
     return {
         "confident labels, share": len(labelled(prompts)) / len(prompts),
         "human macro F1": human_macro_f1(prompts),
@@ -88,14 +89,18 @@ def agreement(prompts: list[Prompt]) -> dict[str, float]:
 
 
 def pairwise_kappas(prompts: list[Prompt]) -> list[float]:
-    """Cohen's kappa of every two annotators, by scikit-learn, over the prompts both voted on."""
+    """Cohen's kappa of every two annotators, by scikit-learn, over the prompts both voted on.
+
+    Two whose votes there are all one and the same have none, and are left out.
+    """
     from sklearn.metrics import cohen_kappa_score
 
-    number = max(len(prompt.votes) for prompt in prompts)
+    number = max((len(prompt.votes) for prompt in prompts), default=0)
     kappas = []
     for a, b in combinations(range(number), 2):
         both = [(p.votes[a], p.votes[b]) for p in prompts if len(p.votes) > b]
-        kappas.append(float(cohen_kappa_score(*zip(*both, strict=True), labels=list(VOTES))))
+        if len({vote for votes in both for vote in votes}) > 1:
+            kappas.append(float(cohen_kappa_score(*zip(*both, strict=True), labels=list(VOTES))))
     return kappas
 
 

@@ -188,12 +188,17 @@ def write_visdial(json_path, image_dir, dialogues: Iterable[tuple]) -> None:
 
 
 def write_captions(tsv_path, image_dir, pairs: Iterable[tuple]) -> None:
-    """Write pairs `(caption, image file name, PIL image)` as a TSV headed caption, image."""
+    """Write pairs `(caption, image file name, PIL image)` as a TSV headed caption, image.
+
+    Raises GillError for a caption with a line break: a pair is one line.
+    """
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(("caption", "image"))
     Path(image_dir).mkdir(parents=True, exist_ok=True)
     for caption_text, name, image in pairs:
+        if "\n" in caption_text or "\r" in caption_text:
+            raise GillError(f"the caption of {name} has a line break; {tsv_path} cannot hold it")
         _save(image, Path(image_dir) / name)
         writer.writerow((caption_text, name))
     write_text(tsv_path, text.getvalue())

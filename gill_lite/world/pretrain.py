@@ -6,14 +6,16 @@ written into the manifest, reached or not.
 """
 
 import importlib.metadata
+from contextlib import contextmanager
 from pathlib import Path
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, sha256, write_json
+from gill_lite.files import only_one, read_json, sha256, tidy, write_json
 from gill_lite.world.scene import ATTRIBUTES
 
 STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
 ALONE = ("lm", "trunk", "glide")  # no other stage is trained on them or measured with them
+MEASURES = "measures.json"  # of a stage, written when it is whole
 LIBRARIES = ("torch", "torchvision", "transformers", "diffusers", "lpips", "numpy", "pillow")
 TARGETS = {
     "clip": {"share_of_oracle": 0.90},
@@ -36,22 +38,44 @@ def run(stage=None, output_dir="data/mini", work_dir="runs/pretrain/work", seed:
 
     One of ALONE joins the weights and the manifest that `output_dir` has already. A language
     model alone makes a folder of its own, where none is there yet.
-    Raises GillError for an unknown stage, or one whose own inputs are not trained yet.
+    Raises GillError for an unknown stage, one whose own inputs are not trained yet, and one
+    that another run trains in `work_dir`; different stages may be trained there side by side.
     """
     if stage is not None and stage not in STAGES:
         raise GillError(f"unknown stage '{stage}'; the stages are {', '.join(STAGES)}")
-    work_dir = Path(work_dir)
-    work_dir.mkdir(parents=True, exist_ok=True)
+    work_dir, output_dir = Path(work_dir), Path(output_dir)
     for name in [stage] if stage else STAGES:
-        measures = train_stage(name, work_dir, seed, Path(output_dir))
-        write_json(work_dir / "out" / name / "measures.json", {"seed": seed, **measures})
+        out = work_dir / "out" / name
+        with only_one(out, work_dir / f".{name}.lock"), _saving(out):
+            tidy(out, MEASURES)
+            measures = train_stage(name, work_dir, seed, output_dir)
+            write_json(out / MEASURES, {"seed": seed, **measures})
         print(f"{name}: {measures}", flush=True)
-    if all((work_dir / "out" / name / "measures.json").exists() for name in STAGES):
-        assemble(work_dir / "out", Path(output_dir))
-    elif stage in ALONE and (Path(output_dir) / "manifest.json").exists():
-        assemble(work_dir / "out", Path(output_dir), [stage])
-    elif stage == "lm" and not (Path(output_dir) / "manifest.json").exists():
-        assemble(work_dir / "out", Path(output_dir), [stage])  # for `train --lm DIR/lm`
+    names: tuple[str, ...] = ()
+    if all((work_dir / "out" / name / MEASURES).exists() for name in STAGES):
+        names = STAGES
+    elif stage in ALONE and (output_dir / "manifest.json").exists():
+        names = (stage,)
+    elif stage == "lm":
+        names = (stage,)  # for `train --lm DIR/lm`
+    if names:
+        beside = output_dir.with_name(f".{output_dir.name}.lock")
+        with only_one(output_dir, beside), _saving(output_dir):
+            assemble(work_dir / "out", output_dir, names)
+
+
+@contextmanager
+def _saving(folder: Path):
+    """What goes wrong with weight files becomes one sentence; OSErrors tell themselves."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise GillError(
+            f"weights cannot be written to {folder}, or read for it ({error}); free some space, "
+            "then run the same command again"
+        ) from error
 
 
 def train_stage(name: str, work_dir: Path, seed: int = 0, shipped: Path | None = None) -> dict:
@@ -82,9 +106,12 @@ def train_stage(name: str, work_dir: Path, seed: int = 0, shipped: Path | None =
         return stage_probes.train_probes(work_dir, out, seed)
     needs = [work_dir / "out" / stage for stage in ("clip", "autoencoder")]
     if name == "glide":
-        needs = needs[:1] if needs[0].exists() or shipped is None else [shipped / "clip"]
+        needs = needs[:1]
+        if shipped is not None and not (needs[0] / MEASURES).exists():
+            needs = [shipped / "clip"]
     for need in needs:
-        if not (need / "config.json").exists():
+        whole = "config.json" if need.parent == shipped else MEASURES  # written last
+        if not (need / whole).exists():
             raise GillError(f"stage {name} needs `gill-lite pretrain {need.name}` first")
     stage = stage_glide if name == "glide" else stage_denoiser
     return stage.train(work_dir, *needs, out, seed)
@@ -101,7 +128,7 @@ def assemble(trained: Path, output_dir: Path, names=STAGES) -> dict:
     new = set(names) == set(STAGES) or not known.exists()
     stages = {} if new else read_json(known, "weights manifest")["stages"]
     for name in names:
-        about = read_json(trained / name / "measures.json", "stage measures")
+        about = read_json(trained / name / MEASURES, "stage measures")
         held_out = measures[name]
         stages[name] = {
             "steps": about["steps"],

@@ -1,12 +1,18 @@
 """Pretraining stage `autoencoder`: a KL autoencoder, 64x64 pictures to 8x8 latents."""
 
-import os
-
 import torch
 from torch.nn.functional import l1_loss, mse_loss
 from tqdm.auto import tqdm
 
-from gill_lite.world.training import NUM_IMAGES, fit, held_out, to_pixels, training_images
+from gill_lite.world.training import (
+    NUM_IMAGES,
+    fit,
+    held_out,
+    read_tensors,
+    to_pixels,
+    training_images,
+    write_tensors,
+)
 
 CHANNELS, LATENT = (16, 32, 64, 128), 12
 STEPS, POLISH_STEPS, BATCH = 1_500, 700, 16
@@ -67,16 +73,15 @@ def train(work_dir, out_dir, seed: int = 0, steps: int = STEPS):
 def encode_all(model, pictures, path) -> torch.Tensor:
     """Mean latents of all training pictures, (N, 12, 8, 8), computed once and kept at `path`."""
     if path.exists():
-        return torch.load(path, weights_only=True)
+        return read_tensors(path)
     with torch.no_grad():
         parts = [
             model.encode(to_pixels(pictures[i : i + 64])).latent_dist.mean
             for i in tqdm(range(0, len(pictures), 64), desc="encoding pictures")
         ]
-    partial = path.with_suffix(".partial")
-    torch.save(torch.cat(parts), partial)
-    os.replace(partial, path)
-    return torch.cat(parts)
+    latents = torch.cat(parts)
+    write_tensors(path, latents)
+    return latents
 
 
 def polish(model, pictures, latents, work_dir, seed: int = 0):

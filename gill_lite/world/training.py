@@ -1,5 +1,6 @@
 """What every pretraining stage shares: the picture set, word tokenizers, one resumable loop."""
 
+import io
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
+from gill_lite.files import append_text, read_text, tidy, write_bytes, write_text, writing
 from gill_lite.world.language import caption
 from gill_lite.world.render import render
 from gill_lite.world.scene import ATTRIBUTES, Scene, is_novel, other_value, rng_for, sample_scene
@@ -39,16 +41,30 @@ def drawn(scene: Scene, *key) -> np.ndarray:
 
 
 def training_images(work_dir: Path, seed: int = 0) -> np.ndarray:
-    """All training pictures, uint8 (NUM_IMAGES, 3, 64, 64), drawn once and mapped from disk."""
+    """All training pictures, uint8 (NUM_IMAGES, 3, 64, 64), drawn once and mapped from disk.
+
+    Raises GillError where the file is damaged.
+    """
+    from filelock import FileLock
+
     path = Path(work_dir) / f"images-{seed}.npy"
-    if not path.exists():
-        pictures = np.empty((NUM_IMAGES, 3, 64, 64), np.uint8)
-        for i in tqdm(range(NUM_IMAGES), desc="drawing pictures"):
-            pictures[i] = drawn(training_scene(i, seed), "train", seed, i)
-        partial = path.with_suffix(f".{os.getpid()}.npy")
+    with FileLock(path.with_name(f".{path.name}.lock")):  # another stage waits here
+        if not path.exists():
+            _draw_all(path, seed)
+    try:
+        return np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise GillError(f"{path} is damaged ({error}); remove it, and it is drawn anew") from error
+
+
+def _draw_all(path: Path, seed: int) -> None:
+    pictures = np.empty((NUM_IMAGES, 3, 64, 64), np.uint8)
+    for i in tqdm(range(NUM_IMAGES), desc="drawing pictures"):
+        pictures[i] = drawn(training_scene(i, seed), "train", seed, i)
+    partial = path.with_suffix(".partial.npy")
+    with writing(path):
         np.save(partial, pictures)
         os.replace(partial, path)
-    return np.load(path, mmap_mode="r")
 
 
 def held_out(
@@ -125,48 +141,124 @@ def fit(
     by (seed, name, step), so that a resumed run sees what an uninterrupted one would.
     `measure()` gives held-out numbers for the log; training stops at its schedule's end, or
     at the first of them that `enough(numbers)` accepts. Returns the steps made; `module` is
-    left in evaluation mode. Raises GillError when a loss is not finite.
+    left in evaluation mode. Raises GillError when a loss or its gradient is not finite, and when
+    the checkpoint there is of other settings.
     """
-    work_dir = Path(work_dir)
-    path, log = work_dir / f"{name}.pt", work_dir / f"{name}.jsonl"
+    log = Path(work_dir) / f"{name}.jsonl"
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
     averaged = Averaged(module, average) if average else None
     last = steps if until is None else until
-    start = max(first, _restore(path, module, optimizer, averaged, last))
+    settings = {"seed": seed, "steps": steps, "lr": lr, "warmup": warmup, "average": average,
+                "weight_decay": weight_decay, "floor": floor}  # fmt: skip
+    kept = Checkpoint(Path(work_dir) / f"{name}.pt", settings, module, optimizer, averaged)
+    made, done = kept.restore()
+    start = last if done else max(first, made)
+    _cut_log(log, start)
     saved, bar = time.monotonic(), tqdm(range(start, last), initial=start, total=last, desc=name)
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = lr * one_cycle(step, steps, warmup, floor)
-        generator = torch.Generator().manual_seed(hash_seed(seed, name, step))
-        loss = loss_fn(step, generator)
-        if not torch.isfinite(loss):
-            raise GillError(
-                f"stage {name}: the loss is {loss.item()} at step {step}; lower the rate"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        loss = _step(loss_fn, step, (seed, name, step), parameters, optimizer, kept.path)
         if averaged:
             averaged.step()
         if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.4f}")
-            _append(log, {"step": step, "loss": loss.item(), "time": time.time()})
-        done = step == last - 1
-        if measure and (step + 1) % measure_every == 0:
+            bar.set_postfix(loss=f"{loss:.4f}")
+            _append(log, {"step": step, "loss": loss, "time": time.time()})
+        made, done = step + 1, step == last - 1
+        if measure and made % measure_every == 0:
             numbers = measure()
             _append(log, {"step": step, **numbers})
             done = done or bool(enough and enough(numbers))
         if done or time.monotonic() - saved > SAVE_EVERY:
-            _save(path, module, optimizer, averaged, step + 1, done)
+            kept.save(made, done)
             saved = time.monotonic()
         if done:
             break
     if averaged:
         averaged.ema.copy_to(module.parameters())
     module.eval()
-    return torch.load(path, map_location="cpu", weights_only=True)["step"]
+    return made
+
+
+def _step(loss_fn, step: int, key: tuple, parameters, optimizer, path: Path) -> float:
+    """One step of `optimizer`; returns the loss. Raises GillError, the weights as they were."""
+    loss = loss_fn(step, torch.Generator().manual_seed(hash_seed(*key)))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        raise GillError(
+            f"stage {path.stem}: the loss is {loss.item()} at step {step}, its gradient "
+            f"{norm.item()} long; lower the rate; {path} stays as it was last saved"
+        )
+    optimizer.step()
+    return loss.item()
+
+
+class Checkpoint:
+    """What a stage keeps on disk to go on exactly where it was, one file, written whole."""
+
+    def __init__(self, path: Path, settings: dict, module, optimizer, averaged):
+        self.path, self.settings = path, settings
+        self.parts = {"module": module, "optimizer": optimizer}
+        if averaged:
+            self.parts["ema"] = averaged.ema
+
+    def save(self, step: int, done: bool) -> None:
+        """Write the state after `step` steps; `done`: there will be no more."""
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        write_tensors(self.path, {**state, "step": step, "done": done, "settings": self.settings})
+
+    def restore(self) -> tuple[int, bool]:
+        """Put the state back; the steps behind it, and whether training is done.
+
+        Raises GillError where it is damaged or was made by other settings.
+        """
+        tidy(self.path.parent, self.path.name)
+        if not self.path.exists():
+            return 0, False
+        state = read_tensors(self.path)
+        if isinstance(state, dict) and "settings" in state:  # older ones do not tell
+            self._compare(state["settings"])
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            return state["step"], state["done"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise GillError(
+                f"{self.path} is no checkpoint of this stage ({error}); remove it to begin anew"
+            ) from error
+
+    def _compare(self, theirs: dict) -> None:
+        differ = [
+            f"{name} was {theirs.get(name)!r} and is {ours!r}"
+            for name, ours in self.settings.items()
+            if theirs.get(name) != ours
+        ]
+        if differ:
+            raise GillError(
+                f"{self.path} was made by other settings ({'; '.join(differ)}); choose another "
+                "--work-dir, or remove it to begin anew"
+            )
+
+
+def write_tensors(path, value) -> None:
+    """torch.save, atomically."""
+    content = io.BytesIO()
+    torch.save(value, content)
+    write_bytes(path, content.getvalue())
+
+
+def read_tensors(path):
+    """What `write_tensors` wrote; code in it is never run. Raises GillError if damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged or unsafe file
+        raise GillError(
+            f"{path} cannot be read: it is damaged, or holds Python objects beside tensors, which "
+            "are refused and were not run; remove it, and it is made anew"
+        ) from error
 
 
 def hash_seed(*key) -> int:
@@ -175,27 +267,12 @@ def hash_seed(*key) -> int:
 
 
 def _append(path, row):
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    append_text(path, json.dumps(row) + "\n")
 
 
-def _save(path, module, optimizer, averaged, step, done):
-    state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
-             "done": done}  # fmt: skip
-    if averaged:
-        state["ema"] = averaged.ema.state_dict()
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
-
-
-def _restore(path, module, optimizer, averaged, steps) -> int:
-    """Put the checkpoint back; the step to go on from, `steps` where training is done."""
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    if averaged:
-        averaged.ema.load_state_dict(state["ema"])
-    return steps if state.get("done") else state["step"]
+def _cut_log(path: Path, start: int) -> None:
+    """Drop the rows of steps from `start` on, which will be made again, and a torn last line."""
+    if path.exists():
+        whole = read_text(path, "training log").rpartition("\n")[0].splitlines()
+        kept = [line for line in whole if json.loads(line)["step"] < start]
+        write_text(path, "".join(line + "\n" for line in kept))
