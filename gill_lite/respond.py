@@ -5,7 +5,7 @@ on the run seed and the example's id alone.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +48,6 @@ class Responder:
 
     # ---- prompts -------------------------------------------------------------------------
 
-    @torch.no_grad()
     def embed_prompt(self, prompt: Sequence) -> Tensor:
         """A list of str and PIL images as input embeddings of the LM (T, D).
 
@@ -56,30 +55,32 @@ class Responder:
         Raises GillError for an empty prompt, an empty text, a damaged picture, or an item of
         another type.
         """
-        from gill_lite.datasets.images import as_rgb
+        return self.embed_prompts([prompt])[0]
 
-        if isinstance(prompt, str | Image.Image):
-            prompt = [prompt]
-        if not prompt:
-            raise GillError("the prompt is empty; give it at least one text or image")
+    @torch.no_grad()
+    def embed_prompts(self, prompts: Sequence) -> list[Tensor]:
+        """As `embed_prompt`, for several prompts: CLIP reads all their pictures at once."""
+        prompts = [_items(prompt) for prompt in prompts]
+        pictures = [x for prompt in prompts for x in prompt if isinstance(x, Image.Image)]
+        visual = self._visual_tokens(pictures)  # one (K, D) a picture, in their order
+        return [self._in_sequence(prompt, visual) for prompt in prompts]
+
+    def _visual_tokens(self, pictures: list) -> Iterator[Tensor]:
+        if not pictures:
+            return iter(())
+        pixels = self.pixel_values(pictures).to(self.gill.logit_scale.device)
+        return iter(self.gill.visual_tokens(pixels))
+
+    def _in_sequence(self, prompt: list, visual: Iterator[Tensor]) -> Tensor:
+        """The items of one prompt, one behind the other (T, D); takes its pictures off `visual`."""
         parts, bos = [], True
-        for place, item in enumerate(prompt):
+        for item in prompt:
             if isinstance(item, Image.Image):
-                picture = as_rgb(item, f"item {place} of the prompt")
-                pixels = self.pixel_values([picture]).to(self.gill.logit_scale.device)
-                parts.append(self.gill.visual_tokens(pixels)[0])  # (K, D)
-            elif isinstance(item, str) and item.strip():
-                ids = tokens.encode_text(self.backbones.tokenizer, item, bos)
-                ids = torch.tensor(ids, device=self.gill.logit_scale.device)
-                parts.append(self.gill.embed(ids))  # (T, D)
-                bos = False
-            elif isinstance(item, str):
-                raise GillError(f"item {place} of the prompt is an empty text; leave it out")
-            else:
-                raise GillError(
-                    f"item {place} of the prompt is a {type(item).__name__}; "
-                    "give text or PIL images"
-                )
+                parts.append(next(visual))  # (K, D)
+                continue
+            ids = tokens.encode_text(self.backbones.tokenizer, item, bos)
+            parts.append(self.gill.embed(torch.tensor(ids, device=self.gill.logit_scale.device)))
+            bos = False
         return torch.cat(parts)  # (T, D)
 
     def pixel_values(self, images) -> Tensor:
@@ -93,7 +94,7 @@ class Responder:
     @torch.no_grad()
     def img_states(self, prompts: Sequence) -> Tensor:
         """Hidden states of the [IMG] tokens forced behind each prompt, (B, R, D)."""
-        embeds, mask = decode.pad_left([self.embed_prompt(prompt) for prompt in prompts])
+        embeds, mask = decode.pad_left(self.embed_prompts(prompts))
         return self.gill.img_states(embeds, mask)
 
     # ---- pictures ------------------------------------------------------------------------
@@ -178,7 +179,7 @@ class Responder:
         the [IMG] tokens are forced right behind the prompt. `sampling`: see decode.Sampling.
         """
         example_ids = example_ids or [str(i) for i in range(len(prompts))]
-        embeds, mask = decode.pad_left([self.embed_prompt(prompt) for prompt in prompts])
+        embeds, mask = decode.pad_left(self.embed_prompts(prompts))
         seeds = [example_seed(run_seed, name) for name in example_ids]
         decoded = decode.generate(
             self.gill, embeds, mask,
@@ -220,6 +221,24 @@ class Responder:
         tokenizer = self.backbones.tokenizer
         known = [tokenizer.convert_tokens_to_ids(word) for word in STOPS]
         return (tokenizer.eos_token_id, *(i for i in known if i != tokenizer.unk_token_id))
+
+
+def _items(prompt) -> list:
+    """The items of a prompt, pictures as RGB. Raises GillError naming one that will not do."""
+    from gill_lite.datasets.images import as_rgb
+
+    items = [prompt] if isinstance(prompt, str | Image.Image) else list(prompt)
+    if not items:
+        raise GillError("the prompt is empty; give it at least one text or image")
+    for place, item in enumerate(items):
+        who = f"item {place} of the prompt"
+        if isinstance(item, Image.Image):
+            items[place] = as_rgb(item, who)
+        elif not isinstance(item, str):
+            raise GillError(f"{who} is a {type(item).__name__}; give text or PIL images")
+        elif not item.strip():
+            raise GillError(f"{who} is an empty text; leave it out")
+    return items
 
 
 @contextmanager
