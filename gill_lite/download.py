@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import requests
-import urllib3
+from requests.exceptions import BaseHTTPError, ChunkedEncodingError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 from tqdm.auto import tqdm
 
@@ -160,7 +160,7 @@ class _Transfer:
             return True
         except (requests.ConnectionError, requests.Timeout) as error:
             self.cut(f"no connection: {type(error).__name__}", error)
-        except (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.HTTPError) as error:
+        except (ChunkedEncodingError, BaseHTTPError) as error:  # read by requests, or by us
             self.cut("the connection was cut", error)
         except requests.RequestException as error:
             raise Refused("no such address", f"{self.url} cannot be asked for: {error}") from error
@@ -243,7 +243,7 @@ class _Transfer:
             self.refuse_size(start)
         self.check_time()
         if total and start < total:
-            raise requests.exceptions.ChunkedEncodingError(f"{start} of {total} bytes")
+            raise ChunkedEncodingError(f"{start} of {total} bytes")
 
     def pieces(self, response):
         """The answer's bytes; with a limit of time as they come, not in pieces of one size."""

@@ -25,7 +25,7 @@ FILLS: tuple[dict, ...] = (
 def style() -> None:
     """Sizes and colours of every figure of the course."""
     import matplotlib
-    from cycler import cycler
+    from matplotlib.rcsetup import cycler
 
     matplotlib.rcParams.update(
         {

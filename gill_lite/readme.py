@@ -21,8 +21,9 @@ def results_section(result: dict) -> str:
     asked = ", ".join(f"{value} {name.removeprefix('num_')}" for name, value in settings.items()
                       if name.startswith("num_"))  # fmt: skip
     seeds = len(settings["seeds"])
+    title = result["title"] + "." * (not result["title"].endswith("?"))
     return (
-        f"**{result['title']}.** {asked}; {seeds} seed{'s' * (seeds > 1)} of the joints; "
+        f"**{title}** {asked}; {seeds} seed{'s' * (seeds > 1)} of the joints; "
         f"{report.counts_text(result)}\n\n"
         f"{tables.to_markdown(tables.results_table(result['rows']))}\n"
     )

@@ -11,6 +11,7 @@ from gill_lite.errors import GillError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # no EPS: it would start Ghostscript
 MAX_PIXELS = 89_478_485  # PIL's own limit, above which it warns of a decompression bomb
 MAX_STRIP = 200  # times longer than wide; CLIP scales the short side, so memory grows with this
 URLS = ("http:", "https:", "ftp:", "file:", "data:")
@@ -62,7 +63,7 @@ def _decode(file, head: bytes, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 _refuse_bomb(image, name)
                 image.load()
                 return _to_rgb(ImageOps.exif_transpose(image))
