@@ -1,0 +1,126 @@
+"""Solutions of 06_decide_retrieve_or_generate, what to look for, and typical wrong answers."""
+
+import numpy as np
+import torch
+
+LOOK_FOR = {
+    "my_fleiss_kappa": "Observed agreement prompt by prompt, a vote never compared with itself; "
+    "chance from the shares over all prompts. Ask: what if everybody always votes the same? (0 "
+    "divided by 0: agreement that cannot be told from chance.)",
+    "my_balanced_gradient": "The weights multiply the mistakes only, not the term that keeps "
+    "weights small; each class adds up to half of N. Ask: what does balancing do to the "
+    "probabilities? (They are no longer calibrated: the base rate becomes a half.)",
+    "my_cheapest_answers": "Two expected costs compared. The answer to the question: from p = 0.75 "
+    "on. Ask: what is the threshold for equal costs, whatever the base rate? (0.5: the base rate "
+    "is in p already.)",
+    "my_reason": "Three predictions with reasons, written before the run; test scores of (a) and "
+    "(c) at several C; the two explanations kept apart (nobody told it; too few examples for "
+    "129 numbers); a choice that looks at pictures and costs, not at F1 alone. One point each, "
+    "the fifth for another `joints_seed`.",
+}
+
+TEXTS = {
+    "my_reason": """
+Predicted: (a) at a small C nothing, since every weight is small and the answer is always gen; at a
+middle C a clear rise; at a large C a fall, when the 128 other numbers are used to learn by heart.
+(b) No: fifty examples cannot tell one good number from 128 that look good by luck. (c) As good as
+the threshold, at every C that is not small, since there is nothing to learn by heart.
+
+Observed, macro F1, mean of the three sets of joints, C from 0.0001 to 100: with 129 numbers 0.46,
+0.46, 0.48, 0.72, 0.78, 0.87, 0.98 on what was learned from, and 0.46, 0.46, 0.47, 0.62, 0.62, 0.62,
+0.60 on the test. The score alone: 0.46, 0.46, 0.46, 0.63, 0.72, 0.73, 0.73, and on the test 0.46,
+0.46, 0.46, 0.64, 0.70, 0.70, 0.70. The threshold had 0.73.
+
+Explained: telling it helps at once (0.50 to 0.62), so nobody had told it; but the useless numbers
+cost nearly half of the help, so with 129 numbers and fifty examples it is weak, too. The fall at a
+large C that was predicted is hardly there in the mean, because the sets differ: with seed 0 the 129
+numbers reach 0.75, as good as the threshold, with seed 1 they fall from 0.56 to 0.48. One set alone
+would have told either story. That the score alone is a little below the threshold is no fault: its
+p of 0.5 was not picked for F1.
+
+Shipped: the score alone. In 100 test answers it loses 2.4 attributes at C = 1 (always generating
+4.9), the 129 numbers lose 3.3 at C = 0.1 and 11.7 at C = 100. None, that is always generating, if
+the gallery were as poor as to hold hardly any better picture; always the score, or a bolder one, if
+drawing had a price.
+"""
+}
+
+
+def my_fleiss_kappa(counts):
+    counts = np.asarray(counts)
+    votes = counts[0].sum()
+    agreeing = (counts * (counts - 1)).sum(axis=1) / (votes * (votes - 1))  # (N,)
+    by_chance = np.square(counts.sum(axis=0) / counts.sum()).sum()
+    return (agreeing.mean() - by_chance) / (1 - by_chance)
+
+
+def my_fleiss_kappa__with_itself(counts):
+    """Compares each vote with itself, too, and so finds agreement where there is none."""
+    agreeing = np.square(counts / counts[0].sum()).sum(axis=1)
+    by_chance = np.square(counts.sum(axis=0) / counts.sum()).sum()
+    return (agreeing.mean() - by_chance) / (1 - by_chance)
+
+
+def my_fleiss_kappa__even_chance(counts):
+    """Takes chance as one over the number of kinds, as if all were voted for alike."""
+    votes = counts[0].sum()
+    agreeing = (counts * (counts - 1)).sum(axis=1) / (votes * (votes - 1))
+    return (agreeing.mean() - 1 / counts.shape[1]) / (1 - 1 / counts.shape[1])
+
+
+def my_fleiss_kappa__raw(counts):
+    """Gives the observed agreement, with nothing taken off for chance."""
+    votes = counts[0].sum()
+    return (counts * (counts - 1)).sum() / (votes * (votes - 1)) / len(counts)
+
+
+def my_balanced_gradient(weight, bias, features, wanted, C):
+    mistakes = 1 / (1 + (-(features @ weight + bias)).exp()) - wanted  # (N,)
+    count = wanted.sum()  # of ret
+    total = len(wanted)
+    balance = torch.where(wanted == 1, total / (2 * count), total / (2 * (total - count)))  # (N,)
+    mistakes = balance * mistakes
+    return C * mistakes @ features + weight, C * mistakes.sum()
+
+
+def my_balanced_gradient__plain(weight, bias, features, wanted, C):
+    """Leaves the weights of the classes out: right only where both are equally frequent."""
+    mistakes = 1 / (1 + (-(features @ weight + bias)).exp()) - wanted
+    return C * mistakes @ features + weight, C * mistakes.sum()
+
+
+def my_balanced_gradient__wrong_way(weight, bias, features, wanted, C):
+    """Weights each prompt by the share of its own class, so the rare one counts even less."""
+    share = wanted.mean()
+    balance = torch.where(wanted == 1, 2 * share, 2 * (1 - share))
+    mistakes = balance * (1 / (1 + (-(features @ weight + bias)).exp()) - wanted)
+    return C * mistakes @ features + weight, C * mistakes.sum()
+
+
+def my_balanced_gradient__no_penalty(weight, bias, features, wanted, C):
+    """Forgets the term that keeps weights small."""
+    to_weight, to_bias = my_balanced_gradient(weight, bias, features, wanted, C)
+    return to_weight - weight, to_bias
+
+
+def my_cheapest_answers(chances, cost_of_wrong_ret, cost_of_wrong_gen):
+    return [
+        "ret" if (1 - p) * cost_of_wrong_ret < p * cost_of_wrong_gen else "gen" for p in chances
+    ]
+
+
+def my_cheapest_answers__half(chances, cost_of_wrong_ret, cost_of_wrong_gen):
+    """Takes 0.5 as the threshold, whatever a mistake costs."""
+    return ["ret" if p > 0.5 else "gen" for p in chances]
+
+
+def my_cheapest_answers__swapped(chances, cost_of_wrong_ret, cost_of_wrong_gen):
+    """Swaps the two costs: says ret the more readily the more a wrong ret costs."""
+    return [
+        "ret" if (1 - p) * cost_of_wrong_gen < p * cost_of_wrong_ret else "gen" for p in chances
+    ]
+
+
+def my_cheapest_answers__ratio(chances, cost_of_wrong_ret, cost_of_wrong_gen):
+    """Takes the ratio of the costs as the threshold, which may well be above 1."""
+    return ["ret" if p > cost_of_wrong_ret / cost_of_wrong_gen else "gen" for p in chances]
