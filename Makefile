@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 endif
 STAMP := $(VENV)/installed.lock
 
-.PHONY: help reproduce test lab demo pretrain notebooks student teacher clean
+.PHONY: help reproduce test lab demo pretrain notebooks student teacher bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -27,8 +27,8 @@ reproduce: $(STAMP) ## install if needed, compute the paper's tables in miniatur
 	$(BIN)/gill-lite reproduce $(if $(TABLES),--tables $(TABLES)) $(if $(OUT),-o $(OUT)) $(ARGS)
 
 test: $(STAMP) ## install if needed, then the unit tests and every notebook against its stored output
-	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-kernel-startup-timeout 300 notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-current-env --nbval-kernel-startup-timeout 300 notebooks
 
 lab: $(STAMP) ## open the course in JupyterLab
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
@@ -47,6 +47,11 @@ student: $(STAMP) ## the course to hand out, without solutions and outputs, in b
 
 teacher: $(STAMP) ## the course with solutions and a marking sheet, in build/teacher
 	$(BIN)/python -m gill_lite.course teacher
+
+bench: $(STAMP) ## measure speed and memory beside the plain algorithm, on a machine that does nothing else; README's table
+	@mkdir -p runs/bench
+	$(BIN)/python -m pytest -q benchmarks/bench_*.py --benchmark-json=runs/bench/benchmarks.json $(ARGS)
+	$(BIN)/python -m benchmarks.table runs/bench/benchmarks.json
 
 clean: ## remove the environment, builds and caches (runs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

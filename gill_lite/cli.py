@@ -12,7 +12,10 @@ from gill_lite.cli_options import command as _command
 from gill_lite.cli_options import natural as _natural
 from gill_lite.errors import GillError
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+NO_ROOM = (  # what a disk, a folder's rights or a name that is taken are to blame for
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
+)
 MEND = "free some space or name a folder you may write to, then run the same command again"
 STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
 

@@ -95,7 +95,7 @@ def to_official(source: Path, folder: Path, command: str) -> None:
     if (source / INDEX).is_dir():
         ids, embeddings, _ = read_index(source / INDEX)
         with open(folder / OFFICIAL_EMBEDDINGS, "wb") as file:
-            record = {"paths": ids, "embeddings": embeddings.numpy()}
+            record = {"paths": list(ids), "embeddings": embeddings.numpy()}
             _Pickler(file, protocol=4).dump(record)
         read.append(source / INDEX / EMBEDDINGS)
     about = provenance(source, read, decision, command)

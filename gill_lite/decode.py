@@ -79,10 +79,11 @@ def generate(
     if attention_mask is None:
         attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long)
     mask = attention_mask.to(inputs_embeds.device)
+    padded = bool((mask == 0).any())  # else the LM is faster without a mask, and says the same
     img_ids = gill.config.img_token_ids
     gill.check_room(inputs_embeds, mask, more=sampling.max_words)
     rows = [_Row(sampling, img_ids) for _ in range(len(inputs_embeds))]
-    step = gill.lm_step(inputs_embeds, mask, None)
+    step = gill.lm_step(inputs_embeds, mask if padded else None, None)
     while True:
         logits = gill.logits(step.last_hidden_state[:, -1]).float()  # (B, V)
         words = torch.tensor([row.words for row in rows], device=logits.device)
@@ -93,7 +94,7 @@ def generate(
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         embeds = gill.embed(fed.to(mask.device)[:, None])  # (B, 1, D)
         gill.check_room(embeds, mask)
-        step = gill.lm_step(embeds, mask, step.past_key_values)
+        step = gill.lm_step(embeds, mask if padded else None, step.past_key_values)
         for row, state in zip(rows, step.last_hidden_state[:, 0], strict=True):
             row.keep(state)
     return _collect(rows, inputs_embeds.new_zeros(0, len(img_ids), inputs_embeds.shape[-1]))

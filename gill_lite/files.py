@@ -138,6 +138,11 @@ def read_json(path, what: str = "file") -> dict:
     return value
 
 
+def name_on_disk(name: str) -> str:
+    """A file's name out of a UTF-8 text as this system says it, also where it has no Unicode."""
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
 def sha256(path) -> str:
     """Hex digest of a file."""
     with open(path, "rb") as file:

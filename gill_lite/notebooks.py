@@ -51,6 +51,7 @@ def execute(source: Path, output: Path, parameters: dict, progress: bool = True)
         cwd=str(repository_root()),
         progress_bar={"desc": source.stem, "unit": "cell"} if progress else False,
         stderr_file=sys.stderr if progress else None,
+        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # its own complaints at Ctrl-C
     )
 
 

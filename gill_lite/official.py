@@ -6,7 +6,7 @@ Axes: R [IMG] tokens, D LM width, N images, P retrieval width.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -268,10 +268,11 @@ def _array(rows) -> np.ndarray:
     return np.stack([_array(row) for row in rows])
 
 
-def read_names(path: Path) -> list[str]:
-    """The image names of an `ids.jsonl`, a JSON text a line."""
+def read_names(path: Path) -> Iterator[str]:
+    """The image names of an `ids.jsonl`, a JSON text a line, one after another."""
     try:
         with open(path, encoding="utf-8") as file:
-            return [json.loads(line)["id"] for line in file]
+            for line in file:
+                yield json.loads(line)["id"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GillError(f"image index {path} is missing or broken; convert it again") from error

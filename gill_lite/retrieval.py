@@ -1,11 +1,16 @@
 """Exact image index: build, save, search. One matrix product, cut into chunks (paper §3.2).
 
-An approximate index (FAISS, say) would stand behind the same three methods.
+Embeddings in half precision are searched as they lie: a product in half precision names the
+rows that can be among the best, and only these are computed in float32. The hits are those of
+the whole product. An approximate index (FAISS, say) would stand behind the same three methods.
+Axes: B queries, N images, P retrieval width, c candidates.
 """
 
 import json
 import shutil
 import tempfile
+from array import array
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +28,12 @@ from gill_lite.files import read_json, write_json
 
 INDEX = "index"  # the index's folder in a folder of ours
 EMBEDDINGS, IDS, LONG_IDS = "embeddings.safetensors", "ids.json", "ids.jsonl"
-CHUNK = 65_536  # rows of the index a product touches at once
+CHUNK = 16_384  # rows of the index that are widened at once
+FEW = 16  # for so many queries half precision is read as it lies; for more it is worth widening
+ROUGH = 2**22  # cosines in half precision that are held at once
+# Half precision moves a cosine by less than 2**-10 (the query and the score are rounded), and the
+# bound it is held against by as much; four times that room is taken.
+SLACK = 2**-7
 
 
 class Hits(NamedTuple):
@@ -37,15 +47,32 @@ class Hits(NamedTuple):
     ids: list[list[str]]  # B lists of image ids
 
 
+class Names(Sequence):
+    """Millions of texts, end to end in one block of bytes: a list would take 60 bytes more each."""
+
+    def __init__(self, texts: Iterable[str]):
+        self.text, self.ends = bytearray(), array("Q", [0])
+        for text in texts:
+            self.text += text.encode()
+            self.ends.append(len(self.text))
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, place):
+        place = range(len(self))[place]  # also from behind
+        return self.text[self.ends[place] : self.ends[place + 1]].decode()
+
+    def __eq__(self, other) -> bool:
+        return list(self) == list(other)
+
+
 class ImageIndex:
     """Image embeddings of unit length and the ids they belong to."""
 
-    def __init__(self, embeddings: Tensor, ids: list[str]):
+    def __init__(self, embeddings: Tensor, ids: Sequence[str]):
         self.embeddings = embeddings  # (N, P), unit length
         self.ids = ids
-        self.rows: dict[str, list[int]] = {}
-        for row, image_id in enumerate(ids):
-            self.rows.setdefault(image_id, []).append(row)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -87,26 +114,34 @@ class ImageIndex:
     def load(cls, directory) -> "ImageIndex":
         """Read what `save` or `gill-lite convert` wrote. GillError names a broken file."""
         ids, embeddings, unit = read_index(directory)
-        return cls(embeddings if unit else _unit_rows(embeddings), ids)
+        return cls(embeddings if unit else _make_unit(embeddings), ids)
 
-    def search(self, queries: Tensor, k: int = 1, exclude=None, chunk: int = CHUNK) -> Hits:
+    def search(self, queries: Tensor, k: int = 1, exclude=None, chunk: int | None = None) -> Hits:
         """The k nearest images of each query (B, P) by cosine; fewer if the index is smaller.
 
         exclude: for each query the image ids it must not return (those of its own context).
+        chunk: rows looked at together; by default as many as take little memory.
         Raises GillError where k, the width or a query is wrong.
         """
         self._check(queries, k, exclude)
         precise = torch.promote_types(self.embeddings.dtype, torch.float32)
         queries = _unit(queries.to(self.embeddings.device, precise), "query")  # (B, P)
+        rough = self.embeddings.dtype == torch.float16 and 0 < len(queries) <= FEW
+        chunk = chunk or (ROUGH // len(queries) if rough else CHUNK)
+        hidden = self._rows_of(exclude or [])
         scores = queries.new_empty(len(queries), 0)  # (B, up to k)
         indices = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
         for start in range(0, len(self), chunk):
-            part = self.embeddings[start : start + chunk].to(precise)  # (chunk, P)
-            product = queries @ part.T  # (B, chunk)
-            self._mask(product, start, exclude)
-            rows = torch.arange(start, start + product.shape[1], device=queries.device)
-            scores = torch.cat([scores, product], dim=1)
-            indices = torch.cat([indices, rows.expand(len(queries), -1)], dim=1)
+            part = self.embeddings[start : start + chunk]  # (chunk, P)
+            product = _half_product(queries, part) if rough else queries @ part.to(precise).T
+            _mask(product, start, hidden)  # (B, chunk)
+            rows = _candidates(product, scores, k, SLACK if rough else 0)  # (c,)
+            found = product[:, rows]  # (B, c)
+            if rough:
+                exact = queries @ part[rows].to(precise).T
+                found = exact.masked_fill(found == -torch.inf, -torch.inf)
+            scores = torch.cat([scores, found], dim=1)
+            indices = torch.cat([indices, (rows + start).expand(len(queries), -1)], dim=1)
             scores, order = scores.sort(dim=1, descending=True, stable=True)
             scores, indices = scores[:, :k], indices.gather(1, order)[:, :k]
         return Hits(scores, indices, self._names(scores, indices))
@@ -122,12 +157,14 @@ class ImageIndex:
         if exclude is not None and len(exclude) != len(queries):
             raise GillError(f"exclude names {len(exclude)} lists for {len(queries)} queries")
 
-    def _mask(self, product: Tensor, start: int, exclude) -> None:
-        for query, image_ids in enumerate(exclude or ()):
-            for image_id in image_ids:
-                for row in self.rows.get(str(image_id), ()):
-                    if start <= row < start + product.shape[1]:
-                        product[query, row - start] = -torch.inf
+    def _rows_of(self, exclude) -> list[list[int]]:
+        """For each query the rows of the image ids it must not return."""
+        wanted = {str(image_id) for image_ids in exclude for image_id in image_ids}
+        rows: dict[str, list[int]] = {image_id: [] for image_id in wanted}
+        for row, image_id in enumerate(self.ids if wanted else ()):
+            if image_id in wanted:
+                rows[image_id].append(row)
+        return [[row for image_id in ids for row in rows[str(image_id)]] for ids in exclude]
 
     def _names(self, scores: Tensor, indices: Tensor) -> list[list[str]]:
         kept = scores > -torch.inf  # (B, k)
@@ -135,6 +172,31 @@ class ImageIndex:
             [self.ids[i] for i, keep in zip(row, mask, strict=True) if keep]
             for row, mask in zip(indices.tolist(), kept.tolist(), strict=True)
         ]
+
+
+def _half_product(queries: Tensor, part: Tensor) -> Tensor:
+    """Cosines (B, chunk) in half precision; each query reads the chunk as it lies."""
+    return torch.stack([part @ query for query in queries.to(part.dtype)])
+
+
+def _mask(product: Tensor, start: int, hidden: list[list[int]]) -> None:
+    """-inf in the columns of (B, chunk) that stand for a query's hidden rows."""
+    for query, rows in enumerate(hidden):
+        for row in rows:
+            if start <= row < start + product.shape[1]:
+                product[query, row - start] = -torch.inf
+
+
+def _candidates(product: Tensor, scores: Tensor, k: int, slack: float) -> Tensor:
+    """Columns (c,) of (B, chunk), in order, that some query may have among its best k.
+
+    scores: the best so far (B, up to k). slack: by how much a product may be too small.
+    """
+    if scores.shape[1] == k:
+        least = scores[:, -1:]  # (B, 1)
+    else:
+        least = product.topk(min(k, product.shape[1])).values[:, -1:]
+    return (product >= least - slack).any(dim=0).nonzero()[:, 0]
 
 
 def load_index(directory, trust_pickle: bool = False) -> ImageIndex | None:
@@ -153,17 +215,18 @@ def load_index(directory, trust_pickle: bool = False) -> ImageIndex | None:
     if len({(part.dtype, part.shape[1]) for part in parts}) > 1:
         raise GillError(f"{directory}: the {official.EMBEDDINGS} differ in width or precision")
     embeddings = torch.from_numpy(np.concatenate(parts))  # (N, P)
-    return ImageIndex(_unit_rows(embeddings), [name for part in names for name in part])
+    return ImageIndex(_make_unit(embeddings), [name for part in names for name in part])
 
 
-def read_index(directory) -> tuple[list[str], Tensor, bool]:
+def read_index(directory) -> tuple[Sequence[str], Tensor, bool]:
     """Ids (N), embeddings (N, P) as they are stored, and whether they have unit length.
 
-    Converted official embeddings are stored as they came, and their ids in `ids.jsonl`.
+    Converted official embeddings are stored as they came, and their ids in `ids.jsonl`. The
+    tensor is the file itself, read where it is touched; changing it does not change the file.
     """
     path = Path(directory) / EMBEDDINGS
     if (Path(directory) / LONG_IDS).is_file():
-        ids = official.read_names(Path(directory) / LONG_IDS)
+        ids = Names(official.read_names(Path(directory) / LONG_IDS))
     else:
         ids = read_json(Path(directory) / IDS, "image index").get("ids")
     try:
@@ -172,19 +235,18 @@ def read_index(directory) -> tuple[list[str], Tensor, bool]:
             embeddings = file.get_tensor("embeddings")
     except (OSError, SafetensorError, ValueError) as error:
         raise GillError(f"image index {path} is missing or broken; build it again") from error
-    if not isinstance(ids, list) or len(ids) != len(embeddings):
+    if not isinstance(ids, Sequence) or len(ids) != len(embeddings):
         raise GillError(f"image index {directory} has not one id for each embedding")
     return ids, embeddings, about.get("unit_length", True)
 
 
-def _unit_rows(embeddings: Tensor) -> Tensor:
-    """The rows at unit length in their own precision, computed in chunks at least in float32."""
+def _make_unit(embeddings: Tensor) -> Tensor:
+    """The rows brought to unit length where they lie, computed in chunks at least in float32."""
     precise = torch.promote_types(embeddings.dtype, torch.float32)
-    out = torch.empty_like(embeddings)
     for start in range(0, len(embeddings), CHUNK):
-        rows = embeddings[start : start + CHUNK].to(precise)
-        out[start : start + CHUNK] = _unit(rows, "image embedding", start)
-    return out
+        rows = embeddings[start : start + CHUNK]
+        rows.copy_(_unit(rows.to(precise), "image embedding", start))
+    return embeddings
 
 
 def _unit(vectors: Tensor, what: str, first: int = 0) -> Tensor:

@@ -231,7 +231,7 @@ def world_pairs(backbones, cache_dir) -> tuple[WorldPairs, Tensor]:
 
     The latter is kept in `cache_dir` under a name made from the weights, for other seeds.
     """
-    from safetensors.torch import load_file, save
+    from safetensors.torch import save
 
     from gill_lite.train_state import fingerprint
     from gill_lite.world import training
@@ -239,9 +239,19 @@ def world_pairs(backbones, cache_dir) -> tuple[WorldPairs, Tensor]:
     pairs = WorldPairs(training.NUM_IMAGES)
     path = Path(cache_dir) / f"features-{fingerprint(backbones)}.safetensors"
     if path.exists():
-        return pairs, load_file(path)["features"]
+        return pairs, _kept_features(path)
     numbers = tqdm(range(len(pairs)), desc="drawing pictures", unit="picture")
     pictures = (training.drawn(training.training_scene(i), "train", 0, i) for i in numbers)
     features = image_features(backbones, pictures)
     write_bytes(path, save({"features": features}))
     return pairs, features
+
+
+def _kept_features(path: Path) -> Tensor:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)["features"]
+    except (SafetensorError, KeyError, OSError) as error:
+        raise GillError(f"{path} is damaged ({error}); remove it, and it is made anew") from error

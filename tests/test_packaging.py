@@ -19,7 +19,7 @@ ROOT = Path(gill_lite.__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TARGETS = (
     *("reproduce", "test", "lab", "demo", "pretrain", "notebooks"),
-    *("student", "teacher", "help", "clean"),
+    *("student", "teacher", "bench", "help", "clean"),
 )
 
 
@@ -208,8 +208,9 @@ def test_a_failed_install_is_tried_again(checkout):
 def test_make_test_runs_units_then_notebooks(checkout):
     _, log = make(checkout, "test")
     assert log.splitlines()[-2:] == [
-        "python -m pytest tests",
-        "python -m pytest --nbval --nbval-current-env --nbval-kernel-startup-timeout 300 notebooks",
+        "python -m pytest -n 2 --dist loadfile --cov tests",
+        "python -m pytest -n 2 --dist loadscope --nbval --nbval-current-env "
+        "--nbval-kernel-startup-timeout 300 notebooks",
     ]
 
 

@@ -5,7 +5,7 @@ import torch
 
 from gill_lite.errors import GillError
 from gill_lite.evaluate.metrics import recall_at_k
-from gill_lite.retrieval import ImageIndex
+from gill_lite.retrieval import ImageIndex, Names
 
 
 def vectors(n: int, seed: int = 0, width: int = 16) -> torch.Tensor:
@@ -22,6 +22,32 @@ def test_search_agrees_with_the_whole_matrix_for_every_chunk_size():
         torch.testing.assert_close(hits.scores, expected.values)
         assert torch.equal(hits.indices, expected.indices)
         assert hits.ids == [[str(i) for i in row] for row in expected.indices.tolist()]
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+@pytest.mark.parametrize("chunk", [1, 7, 200, 5000])
+def test_half_precision_gives_the_hits_of_the_whole_product(count, chunk):
+    images = torch.nn.functional.normalize(vectors(400), dim=1).half()
+    images = torch.cat([images, images[:200] + 2**-12 * vectors(200, seed=2).half()])  # near ties
+    queries, names = vectors(count, seed=1), [str(i) for i in range(600)]
+    index = ImageIndex(images, names)
+    unit = torch.nn.functional.normalize(queries, dim=1)
+    expected = unit @ images.float().T
+    hidden = [[str(int(row.argmax())), "unknown"] for row in expected]
+    for row, ids in zip(expected, hidden, strict=True):
+        row[int(ids[0])] = -torch.inf
+    hits = index.search(queries, k=8, exclude=hidden, chunk=chunk)
+    torch.testing.assert_close(hits.scores, expected.topk(8).values)
+    assert torch.equal(hits.indices, expected.topk(8).indices)
+
+
+def test_names_are_the_texts_they_were_made_of():
+    texts = ["a", "", "ü", "https://host/picture.jpg", "a"]
+    names = Names(iter(texts))
+    assert names == texts and list(names) == texts and len(names) == 5
+    assert (names[-2], names[2], "ü" in names, "b" in names) == (texts[3], "ü", True, False)
+    with pytest.raises(IndexError):
+        names[5]
 
 
 def test_equal_scores_keep_the_order_of_the_index():

@@ -16,6 +16,7 @@ from gill_lite.datasets.images import is_url, open_image
 from gill_lite.datasets.pairs import Pairs
 from gill_lite.datasets.reading import MAX_SKIPPED, Reading, Tally, Unusable, collect
 from gill_lite.errors import GillError
+from gill_lite.files import name_on_disk
 
 COLUMNS = ("caption", "image")
 
@@ -60,7 +61,7 @@ class FilePairs(Pairs):
             file.seek(int(self.places[i]))
             caption, image = self.columns.of(_fields(file.readline()))
         try:
-            return open_image(self.image_dir / image), caption
+            return open_image(self.image_dir / name_on_disk(image)), caption
         except GillError as error:
             raise Unusable("unreadable image", str(error)) from error
 
@@ -173,7 +174,7 @@ def _pair_maker(tsv_path, image_dir) -> Callable[[_Row], CaptionPair]:
             raise Unusable(
                 "image outside the folder", f"{where} names {image}, outside {image_dir}"
             )
-        if not os.path.isfile(path := os.path.join(folder, image)):
+        if not os.path.isfile(path := os.path.join(folder, name_on_disk(image))):
             raise Unusable("missing image", f"image {image} of {where} is missing in {image_dir}")
         return CaptionPair(caption, image, Path(path))
 

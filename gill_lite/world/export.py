@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_text, write_json, write_text
+from gill_lite.files import name_on_disk, read_text, write_json, write_text
 from gill_lite.world.language import caption, dialogue, story
 from gill_lite.world.render import render
 from gill_lite.world.scene import Scene, rng_for, sample_scene
@@ -199,7 +199,7 @@ def write_captions(tsv_path, image_dir, pairs: Iterable[tuple]) -> None:
     for caption_text, name, image in pairs:
         if "\n" in caption_text or "\r" in caption_text:
             raise GillError(f"the caption of {name} has a line break; {tsv_path} cannot hold it")
-        _save(image, Path(image_dir) / name)
+        _save(image, Path(image_dir) / name_on_disk(name))
         writer.writerow((caption_text, name))
     write_text(tsv_path, text.getvalue())
 

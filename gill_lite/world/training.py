@@ -226,8 +226,9 @@ class Checkpoint:
                 part.load_state_dict(state[name])
             return state["step"], state["done"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(":")
             raise GillError(
-                f"{self.path} is no checkpoint of this stage ({error}); remove it to begin anew"
+                f"{self.path} is no checkpoint of this stage ({reason}); remove it to begin anew"
             ) from error
 
     def _compare(self, theirs: dict) -> None:

@@ -1,0 +1,172 @@
+"""The official algorithm, written the plain way: what ours is measured against.
+
+The same weights, the same outputs; nothing is kept from one step for the next, nothing is
+batched that the official code does not batch. Written from its description, not from its text.
+Axes: B batch, T positions, D LM width, K visual tokens, R [IMG] tokens, L prompt-embedding
+slots, E prompt-embedding width, P retrieval width, N images in the index, V vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gill_lite import losses, tokens
+from gill_lite.decode import Sampling
+from gill_lite.evaluate.models import Drawer, GlideDrawer
+from gill_lite.glide import GUIDANCE, PATCH, STEPS, Text, noise
+from gill_lite.passes import Batch, Losses
+
+LENGTH = 32  # positions that every training caption is padded to
+
+
+@torch.no_grad()
+def decode(gill, prompt: Tensor, sampling: Sampling) -> list[int]:
+    """Answer one prompt (T, D), greedily; the whole sequence is read again for each word.
+
+    The logits of the last position alone are computed, which spares the reference work.
+    """
+    img = gill.config.img_token_ids
+    embeds, ids = prompt[None], []  # (1, T, D)
+    for word in range(sampling.max_words):
+        logits = gill.logits(gill.lm_states(embeds)[0, -1])  # (V,)
+        logits[list(img[int(word >= sampling.min_words) :])] = -torch.inf
+        token = int(logits.argmax())
+        new = list(img) if token == img[0] else [token]
+        ids += new
+        embeds = torch.cat([embeds, gill.embed(torch.tensor([new]))], dim=1)
+    return ids
+
+
+# ---- training ------------------------------------------------------------------------------
+
+
+def training_step(gill, optimizer, profile, batch: Batch) -> dict[str, float]:
+    """One step of AdamW over three LM passes: captioning, retrieval, generation.
+
+    Captions are padded to LENGTH and logits computed at every position, as officially.
+    """
+    gill.train()
+    optimizer.zero_grad()
+    parts = three_passes(gill, batch, profile.lm_loss_weight)
+    parts.total.backward()
+    parameters = list(gill.trainable_parameters().values())
+    norm = torch.nn.utils.clip_grad_norm_(parameters, profile.grad_clip)
+    optimizer.step()
+    gill.rescale_img_embeddings()
+    return {name: value.item() for name, value in parts._asdict().items()} | {"norm": norm.item()}
+
+
+def three_passes(gill, batch: Batch, lm_loss_weight: float) -> Losses:
+    """The losses of a batch whose captions stand alone, none of them joined."""
+    said, found, drawn = language_model_passes(gill, batch)
+    where = tokens.img_positions(batch.captions.lengths, gill.config.num_img_tokens, joined=False)
+    text = gill.retrieval_embedding(found.states[where])  # (B, P)
+    retrieval = losses.retrieval_loss(text, gill.image_features(batch.images), gill.logit_scale)
+    embeds = gill.prompt_embeds(drawn.states[where])  # (B, L, E)
+    generation = losses.generation_loss(embeds, batch.prompt_targets)
+    img_lm = (found.lm_loss + drawn.lm_loss) / 2
+    return Losses.of(said.lm_loss, img_lm, retrieval, generation, lm_loss_weight)
+
+
+class Pass(NamedTuple):
+    """What one pass of the language model gives."""
+
+    states: Tensor  # (B, T, D)
+    lm_loss: Tensor
+
+
+def language_model_passes(gill, batch: Batch) -> list[Pass]:
+    """Captioning, then the caption and its [IMG] tokens, for retrieval and for generation."""
+    ids, lengths = batch.captions
+    ids = F.pad(ids, (0, LENGTH - ids.shape[1]))  # (B, 32)
+    captions, num_img = tokens.Captions(ids, lengths), gill.config.num_img_tokens
+    visual, text = gill.visual_tokens(batch.images), gill.embed(ids)  # (B, K, D), (B, 32, D)
+    labels = tokens.caption_labels(captions, visual.shape[1], num_img)  # (B, K+32)
+    passes = [lm_pass(gill, torch.cat([visual, text], dim=1), labels)]
+    for _ in ("retrieval", "generation"):
+        passes.append(lm_pass(gill, gill.embed(ids), tokens.img_labels(captions, num_img)))
+    return passes
+
+
+def lm_pass(gill, embeds: Tensor, labels: Tensor) -> Pass:
+    """States (B, T, D) of all rows, and the loss of the next token from logits everywhere."""
+    states = gill.lm_states(embeds)
+    logits = gill.logits(states)  # (B, T, V)
+    return Pass(states, losses.caption_loss(logits[:, :-1], labels[:, 1:]))
+
+
+# ---- retrieval -----------------------------------------------------------------------------
+
+
+def search(embeddings: Tensor, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Scores (k,) and rows (k,) of the best of (N, P) in float32: one product, then the top."""
+    best = (embeddings @ query).topk(k)
+    return best.values, best.indices
+
+
+def read_once(matrix: Tensor) -> int:
+    """Add up all bytes of a matrix, eight at a time: the least that a search must read."""
+    return int(matrix.view(torch.int64).sum())
+
+
+# ---- drawing -------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def picture(drawer: Drawer, condition: Tensor, generator: torch.Generator) -> Tensor:
+    """One picture (1, 3, H, W) from a condition of one; guidance as two runs of the denoiser."""
+    if isinstance(drawer, GlideDrawer):
+        return drawer.decode(_glide(drawer.glide, condition, generator))
+    responder, pipeline = drawer.responder, drawer.responder.backbones.pipeline
+
+    def predict(noisy: Tensor, step: Tensor, embeds: Tensor) -> Tensor:
+        return pipeline.unet(noisy, step, encoder_hidden_states=embeds).sample
+
+    conditions = responder.no_prompt, condition
+    scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
+    scheduler.set_timesteps(responder.profile.num_inference_steps)
+    start = drawer.noise(generator) * scheduler.init_noise_sigma
+    return drawer.decode(
+        guided(scheduler, start, predict, conditions, responder.profile.guidance_scale)
+    )
+
+
+def _glide(glide, ids: Tensor, generator: torch.Generator) -> Tensor:
+    """The mini GLIDE's picture (1, 3, 64, 64) in 0..1 of token ids (1, T)."""
+    empty = glide.token_ids([""], padding="max_length", max_length=ids.shape[1])  # (1, T)
+    texts: tuple[Text, Text] = glide.read(empty), glide.read(ids)
+    scheduler = type(glide.scheduler).from_config(glide.scheduler.config)
+    scheduler.set_timesteps(STEPS)
+    start = F.pixel_unshuffle(noise(generator), PATCH)  # (1, 48, 16, 16)
+    drawn = guided(scheduler, start, glide.denoise, texts, GUIDANCE)
+    return F.pixel_shuffle(drawn, PATCH).clamp(-1, 1) / 2 + 0.5
+
+
+def guided(scheduler, x: Tensor, predict: Callable, conditions: tuple, guidance: float) -> Tensor:
+    """The sampler's steps from noise `x`; `conditions` are the empty text and the prompt."""
+    nothing, prompt = conditions
+    for step in scheduler.timesteps:
+        noisy = scheduler.scale_model_input(x, step)
+        plain, told = predict(noisy, step, nothing), predict(noisy, step, prompt)
+        x = scheduler.step(plain + guidance * (told - plain), step, x).prev_sample
+    return x
+
+
+@torch.no_grad()
+def evaluate(scorer, items) -> list[dict]:
+    """Scores of work items, one after another: no batch, and nothing known of the ones before.
+
+    The true picture of each item is embedded again. The noise is the item's own, as in ours.
+    """
+    rows = []
+    for item in items:
+        scorer.known_features.clear()
+        drawer = scorer.models[item.method, item.seed]
+        example = scorer.examples[item.example_id]
+        condition = drawer.conditions(scorer.task, [example], scorer.contexts[item.context])
+        drawn = picture(drawer, condition, scorer.generator(drawer, item.example_id))
+        rows += scorer.score([item], drawn)
+    return rows
