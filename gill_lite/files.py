@@ -96,8 +96,11 @@ def append_text(path, text: str) -> None:
 
 
 def write_text(path, text: str) -> Path:
-    """Write UTF-8 text atomically, line ends as they are."""
-    return write_bytes(path, text.encode("utf-8"))
+    """Write UTF-8 text atomically, line ends as they are.
+
+    Names typed under a locale without Unicode get their own bytes back.
+    """
+    return write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def write_json(path, value, indent: int | None = 1) -> Path:

@@ -354,3 +354,12 @@ def test_wrong_accuracies_are_told(wrong):
     cases = picture_cases()
     assert lab.check(attribute_accuracy, attribute_accuracy, cases).startswith("passed")
     assert "should" in lab.check(wrong, attribute_accuracy, cases)
+
+
+def test_a_chapter_that_shows_results_does_not_stand_in_for_their_notebook():
+    def naming(file):
+        return new_notebook(cells=[new_code_cell(f'read("{file}.json")')])
+
+    there = {"06_decide": naming("decide"), "16_decide": naming("decide")}
+    assert report._notebook_of("decide", there) is there["16_decide"]
+    assert report._notebook_of("decide", {"06_decide": there["06_decide"]}) is there["06_decide"]

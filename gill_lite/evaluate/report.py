@@ -210,9 +210,9 @@ def _notebooks(source: Path) -> dict:
 
 
 def _notebook_of(table: str, notebooks: dict):
-    """The first notebook whose code names the table's results file, or that is called after it."""
+    """The first notebook, chapters last, that names the table's file or is called after it."""
     named = f'"{table.removesuffix(OFFICIAL)}.json"'
-    for notebook in notebooks.values():
+    for _, notebook in sorted(notebooks.items(), key=lambda item: item[0].startswith("0")):
         if any(cell.cell_type == "code" and named in cell.source for cell in notebook.cells):
             return notebook
     return next((nb for name, nb in notebooks.items() if name.endswith(table)), None)

@@ -273,6 +273,7 @@ def _append(path, row):
 
 def _cut_log(path: Path, start: int) -> None:
     """Drop the rows of steps from `start` on, which will be made again, and a torn last line."""
+    tidy(path.parent, path.name)
     if path.exists():
         whole = read_text(path, "training log").rpartition("\n")[0].splitlines()
         kept = [line for line in whole if json.loads(line)["step"] < start]
