@@ -29,8 +29,8 @@ def fetch_pictures(source: Source, checksums: Checksums) -> None:
     Pictures that are gone, or are none, are counted, told and tried again the next time.
     Raises GillError where more than half cannot be had.
     """
-    urls, without = picture_urls(checksums.data_dir / str(source.pictures))
-    todo = _missing(urls, Path(str(source.pictures)).parent / FOLDER, checksums)
+    urls, without = picture_urls(checksums.data_dir / _vist_file(source))
+    todo = _missing(urls, _vist_file(source).parent / FOLDER, checksums)
     if is_offline() and (unknown := set(todo) - set(checksums.refused)):
         raise GillError(
             f"HF_HUB_OFFLINE is set, so nothing is downloaded; missing: {len(unknown)} pictures "
@@ -70,12 +70,19 @@ def picture_urls(vist_json) -> tuple[dict[str, str], int]:
 
 def bytes_here(source: Source, checksums: Checksums) -> int:
     """Bytes of the pictures that are here; the whole stated size where the most part is."""
-    prefix = (Path(str(source.pictures)).parent / FOLDER).as_posix() + "/"
+    prefix = (_vist_file(source).parent / FOLDER).as_posix() + "/"
     sizes = [about["bytes"] for name, about in checksums.files.items() if name.startswith(prefix)]
-    path = checksums.data_dir / str(source.pictures)
+    path = checksums.data_dir / _vist_file(source)
     if path.is_file() and len(sizes) > MAX_SKIPPED * len(picture_urls(path)[0]):
         return source.pictures_size
     return sum(sizes)
+
+
+def _vist_file(source: Source) -> Path:
+    """Below the data folder: the VIST file whose pictures to take. GillError for other sources."""
+    if source.pictures is None:
+        raise GillError(f"{source.name} names no file of pictures")
+    return Path(source.pictures)
 
 
 def _missing(urls: dict[str, str], folder: Path, checksums: Checksums) -> dict[str, str]:

@@ -175,8 +175,8 @@ class Responder:
     ) -> list[Response]:  # fmt: skip
         """Answer prompts (lists of str and PIL images) with text and images.
 
-        The text ends with its sentence, or where the model says [IMG0] itself. If it does not,
-        the [IMG] tokens are forced right behind the prompt. `sampling`: see decode.Sampling.
+        The text is the first sentence, without [IMG] tokens. The image comes from the first ones
+        said, or from those forced behind the prompt. `sampling`: see decode.Sampling.
         """
         example_ids = example_ids or [str(i) for i in range(len(prompts))]
         embeds, mask = decode.pad_left(self.embed_prompts(prompts))

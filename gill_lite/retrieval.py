@@ -31,8 +31,9 @@ EMBEDDINGS, IDS, LONG_IDS = "embeddings.safetensors", "ids.json", "ids.jsonl"
 CHUNK = 16_384  # rows of the index that are widened at once
 FEW = 16  # for so many queries half precision is read as it lies; for more it is worth widening
 ROUGH = 2**22  # cosines in half precision that are held at once
-# Half precision moves a cosine by less than 2**-10 (the query and the score are rounded), and the
-# bound it is held against by as much; four times that room is taken.
+# Half precision moves a cosine by less than 2**-10 (the query and the score are rounded; PyTorch
+# adds in float32 unless it is told otherwise), and the bound it is held against by as much; four
+# times that room is taken.
 SLACK = 2**-7
 
 
@@ -138,8 +139,7 @@ class ImageIndex:
             rows = _candidates(product, scores, k, SLACK if rough else 0)  # (c,)
             found = product[:, rows]  # (B, c)
             if rough:
-                exact = queries @ part[rows].to(precise).T
-                found = exact.masked_fill(found == -torch.inf, -torch.inf)
+                found = _exact(queries, part, rows).masked_fill(found == -torch.inf, -torch.inf)
             scores = torch.cat([scores, found], dim=1)
             indices = torch.cat([indices, (rows + start).expand(len(queries), -1)], dim=1)
             scores, order = scores.sort(dim=1, descending=True, stable=True)
@@ -177,6 +177,12 @@ class ImageIndex:
 def _half_product(queries: Tensor, part: Tensor) -> Tensor:
     """Cosines (B, chunk) in half precision; each query reads the chunk as it lies."""
     return torch.stack([part @ query for query in queries.to(part.dtype)])
+
+
+def _exact(queries: Tensor, part: Tensor, rows: Tensor) -> Tensor:
+    """Cosines (B, c) of queries in float32 with those rows of `part`, a chunk of them at a time."""
+    pieces = [queries @ part[some].to(queries.dtype).T for some in rows.split(CHUNK)]
+    return torch.cat(pieces, dim=1)
 
 
 def _mask(product: Tensor, start: int, hidden: list[list[int]]) -> None:
@@ -235,7 +241,7 @@ def read_index(directory) -> tuple[Sequence[str], Tensor, bool]:
             embeddings = file.get_tensor("embeddings")
     except (OSError, SafetensorError, ValueError) as error:
         raise GillError(f"image index {path} is missing or broken; build it again") from error
-    if not isinstance(ids, Sequence) or len(ids) != len(embeddings):
+    if not isinstance(ids, list | Names) or len(ids) != len(embeddings):
         raise GillError(f"image index {directory} has not one id for each embedding")
     return ids, embeddings, about.get("unit_length", True)
 

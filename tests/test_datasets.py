@@ -447,6 +447,8 @@ def test_a_folder_of_damaged_pictures_stops_training_with_the_count(tmp_path):
         warnings.simplefilter("ignore")
         with pytest.raises(GillError, match=r"c.tsv: 11 of 11 pictures opened so far are damaged"):
             pairs_dataset(tsv, images)[0]
+        with pytest.raises(GillError, match=r"c.tsv: the pictures of all 20 pairs are damaged"):
+            pairs_dataset(tsv, images, max_skipped=1.0)[7]
 
 
 def write_shard(path, samples) -> None:

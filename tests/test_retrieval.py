@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gill_lite import retrieval
 from gill_lite.errors import GillError
 from gill_lite.evaluate.metrics import recall_at_k
 from gill_lite.retrieval import ImageIndex, Names
@@ -39,6 +40,30 @@ def test_half_precision_gives_the_hits_of_the_whole_product(count, chunk):
     hits = index.search(queries, k=8, exclude=hidden, chunk=chunk)
     torch.testing.assert_close(hits.scores, expected.topk(8).values)
     assert torch.equal(hits.indices, expected.topk(8).indices)
+
+
+def test_thousands_of_nearly_equal_rows_are_told_apart_in_little_memory(monkeypatch):
+    """Half precision cannot tell these rows apart: every one is computed exactly, in pieces."""
+    monkeypatch.setattr("gill_lite.retrieval.CHUNK", 100)
+    images = (vectors(1) + 2**-9 * vectors(1_050, seed=2)).half()
+    query = vectors(1, seed=1)
+    expected = torch.nn.functional.normalize(query, dim=1) @ images.float().T
+    pieces = []
+    exact = retrieval._exact
+    monkeypatch.setattr(
+        retrieval, "_exact", lambda *given: pieces.append(len(given[2])) or exact(*given)
+    )
+    hits = ImageIndex(images, [str(i) for i in range(1_050)]).search(query, k=9)
+    torch.testing.assert_close(hits.scores, expected.topk(9).values)
+    assert torch.equal(hits.indices, expected.topk(9).indices)
+    assert sum(pieces) > 500
+
+
+def test_ids_that_are_one_text_are_no_list_of_ids(tmp_path):
+    ImageIndex.build(vectors(3), "abc").save(tmp_path / "index")
+    (tmp_path / "index" / "ids.json").write_text('{"ids": "abc"}')
+    with pytest.raises(GillError, match="not one id for each embedding"):
+        ImageIndex.load(tmp_path / "index")
 
 
 def test_names_are_the_texts_they_were_made_of():

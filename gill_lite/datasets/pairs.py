@@ -38,13 +38,13 @@ class Pairs:
     def __getitem__(self, i: int) -> tuple[Image.Image, str]:
         if not 0 <= i < len(self):
             raise IndexError(i)
-        while True:
+        for place in range(i, i + len(self)):
             self.opened += 1
             try:
-                return self.read(i)
+                return self.read(place % len(self))
             except Unusable as error:
-                self._replace(i, error)
-            i = (i + 1) % len(self)
+                self._replace(place % len(self), error)
+        raise GillError(f"{self.source}: the pictures of all {len(self)} pairs are damaged")
 
     def read(self, i: int) -> tuple[Image.Image, str]:
         """Pair i as it is stored. Raises Unusable where its picture is damaged."""

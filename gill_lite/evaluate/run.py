@@ -138,7 +138,9 @@ def run_resumable(
             raise GillError(f"{output_dir}/{ROWS} holds {min(unknown)}, no part of this run")
         cuts = batches([cell(item) for item in items], batch_size)
         earlier = kept_seconds(output_dir)
-        _score_missing(cuts, items, keys, rows, score_fn, output_dir, progress, description)
+        _score_missing(
+            cuts, items, keys, rows, score_fn, output_dir, progress, description, earlier
+        )
         if list(rows) != keys:  # after damage was mended, rows stand where they were redone
             write_text(output_dir / ROWS, "".join(line(rows[name]) for name in keys))
     return run_result(keys, rows, earlier)
@@ -167,7 +169,9 @@ def batches(cells: Sequence, batch_size: int) -> list[list[int]]:
     return cuts
 
 
-def _score_missing(cuts, items, keys, rows, score_fn, output_dir, progress, description):
+def _score_missing(
+    cuts, items, keys, rows, score_fn, output_dir, progress, description, earlier
+):  # fmt: skip
     """Score the batches that lack a row, each whole, and append their rows."""
     from tqdm import tqdm
 
@@ -178,7 +182,7 @@ def _score_missing(cuts, items, keys, rows, score_fn, output_dir, progress, desc
         del rows[name]
     write_text(path, "".join(line(row) for row in rows.values()))  # whole batches only
     disable = None if progress is None else not progress
-    earlier, started = kept_seconds(output_dir), time.perf_counter()
+    started = time.perf_counter()
     with tqdm(total=len(keys), initial=len(rows), disable=disable, desc=description) as bar:
         for batch in todo:
             scores = score_fn([items[i] for i in batch])

@@ -227,8 +227,8 @@ def _remeasure(name: str, directory: Path, count: int) -> dict:
     if name == "autoencoder":
         return stage_autoencoder.measure(pipeline.vae)
     if name == "denoiser":
-        sampling = {n: getattr(MINI, n) for n in ("num_inference_steps", "guidance_scale")}
-        return _both_splits(stage_denoiser.measure, pipeline, probes, count, **sampling)
+        scale = MINI.guidance_scale  # steps: as many as the recorded measures were taken with
+        return _both_splits(stage_denoiser.measure, pipeline, probes, count, guidance_scale=scale)
     again = stage_probes.accuracy(
         probes, count // 2, lambda x: stage_autoencoder.reconstruct(pipeline.vae, x)
     )
