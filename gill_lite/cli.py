@@ -17,6 +17,7 @@ NO_ROOM = (  # what a disk, a folder's rights or a name that is taken are to bla
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
 )
 MEND = "free some space or name a folder you may write to, then run the same command again"
+MEND_RIGHTS = "you may not read or write it; change its rights or name another"
 STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
 
 
@@ -36,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in NO_ROOM:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"gill-lite: {error.strerror}{where}; {MEND}", file=sys.stderr)
+        mend = MEND_RIGHTS if error.errno in (errno.EACCES, errno.EPERM) else MEND
+        print(f"gill-lite: {error.strerror}{where}; {mend}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("gill-lite: interrupted; the same command continues where it can.", file=sys.stderr)

@@ -116,9 +116,13 @@ def _add_parts(parser) -> None:
 
 
 def _add_data(parser) -> None:
-    for name, what in (("vist", "stories"), ("visdial", "dialogues")):
+    for name, file, what in (
+        ("vist", "json", "stories"),
+        ("visdial", "json", "dialogues"),
+        ("captions", "tsv", "captions"),
+    ):
         parser.add_argument(
-            f"--{name}-json",
+            f"--{name}-{file}",
             type=Path,
             metavar="FILE",
             default=None,
@@ -131,6 +135,13 @@ def _add_data(parser) -> None:
             default=None,
             help=f"folder of the pictures of the {what}",
         )
+    parser.add_argument(
+        "--num-captions",
+        type=positive,
+        metavar="N",
+        default=None,
+        help="captions to score (default: 300 of the mini world, all of a given file)",
+    )
 
 
 def _add_models(parser) -> None:

@@ -170,8 +170,9 @@ def prepare_folder(profile: str, output_dir: Path) -> Path:
     """The run folder, absolute and made. Raises GillError where it or the profile will not do."""
     if get_profile(profile).name != "mini":
         raise GillError(
-            f"profile '{profile}' cannot be reproduced yet from the notebooks: use `gill-lite "
-            f"evaluate --profile {profile}` with its data and joints, or --profile mini."
+            f"the table notebooks draw the mini world; in profile '{profile}' compute the tables "
+            f"with `gill-lite evaluate --profile {profile}`, its data and joints, and then the "
+            "report with notebook 19 (README, At paper scale)"
         )
     output_dir = output_dir.resolve()
     _make_folder(output_dir)

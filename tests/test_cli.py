@@ -52,7 +52,7 @@ def test_every_option_is_explained(name, capsys):
     ("typed", "sentence"),
     [
         ("reproduce --profile minni", "unknown profile 'minni'; did you mean 'mini'?"),
-        ("reproduce --profile paper", "profile 'paper' cannot be reproduced yet"),
+        ("reproduce --profile paper", "in profile 'paper' compute the tables with"),
         ("reproduce --tables 7", "no table '7' to reproduce; known: 1, 2, mappers"),
         ("evaluate 7", "no table '7'"),
         ("train --profile minni", "did you mean 'mini'?"),

@@ -13,7 +13,10 @@ import torch
 
 import gill_lite
 from gill_lite import cli
+from gill_lite.evaluate import claims, report
+from gill_lite.evaluate.provenance import repository_root
 from gill_lite.files import read_json
+from gill_lite.notebooks import execute
 
 KEYS = ["example", "method", "context", "seed"]
 
@@ -58,6 +61,29 @@ def test_both_tables_come_from_official_files(alone):
         assert result["provenance"]["profile"] == "paper"
         assert result["provenance"]["inputs"]["profile"]["num_inference_steps"] == 3
         assert result["provenance"]["command"].startswith(f"gill-lite evaluate {name[5]}")
+
+
+def test_single_captions_come_from_an_official_file(tmp_path):
+    given = [*tiny.photographs(tmp_path), *tiny.save_paper(tmp_path, range(4))]
+    more = ("--seeds=0", "--num-captions=3")
+    assert evaluate("mappers-captions", given, tmp_path, *more) == 0
+    frame = scores(tmp_path, "mappers_captions")
+    assert sorted(set(frame["example"])) == ["0.png", "1.png", "2.png"]
+    assert set(frame["method"]) == {"sd", "linear", "mlp", "encoder", "gill"} and len(frame) == 15
+
+
+def test_the_report_notebook_judges_a_paper_run(alone):
+    """README, At paper scale: the claims of the tables that were run, all others "not run"."""
+    name = "19_assemble_report.ipynb"
+    parameters = {"profile": "paper", "output_dir": str(alone)}
+    execute(repository_root() / "notebooks" / name, alone / name, parameters, progress=False)
+    results = report.read_results(alone / "results")
+    rows = report.claim_rows(results)
+    page = (alone / "report.html").read_text(encoding="utf-8")
+    assert claims.count_text(rows) in page and "gill-lite evaluate 1 --profile=paper" in page
+    run = {row["table"] for row in rows if row["verdict"] != claims.NOT_RUN}
+    assert run == {"table1_vist", "table2_visdial"}
+    assert {row["verdict"] for row in rows if row["table"] not in run} == {claims.NOT_RUN}
 
 
 def test_a_finished_table_is_not_computed_again(alone, given, monkeypatch):

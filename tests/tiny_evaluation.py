@@ -12,7 +12,7 @@ from gill_lite.evaluate.scorer import Scorer
 from gill_lite.evaluate.tasks import of_world
 from gill_lite.model import build_gill
 from gill_lite.respond import Responder
-from gill_lite.world.export import write_visdial, write_vist
+from gill_lite.world.export import write_captions, write_visdial, write_vist
 
 
 class Squares(torch.nn.Module):
@@ -98,10 +98,13 @@ def photographs(folder, count=5, missing=1) -> list[str]:
     rounds = [("is it a ball", "a blue ball"), ("is it by night", "by day")] * 5
     dialogues = [(n, "a ball", rounds, photo(n)) for n in range(count)]
     write_visdial(folder / "visdial.json", folder / "dialogues", dialogues)
+    write_captions(folder / "cc3m.tsv", folder / "pictures",
+                   [(f"a ball {n} .", f"{n}.png", photo(n)) for n in range(count)])  # fmt: skip
     for i in range(missing):
         (folder / "stories" / f"{i}4.png").unlink()
         (folder / "dialogues" / f"VisualDialog_val2018_{i:012d}.png").unlink()
     return [
         f"--vist-json={folder / 'vist.json'}", f"--vist-images={folder / 'stories'}",
         f"--visdial-json={folder / 'visdial.json'}", f"--visdial-images={folder / 'dialogues'}",
+        f"--captions-tsv={folder / 'cc3m.tsv'}", f"--captions-images={folder / 'pictures'}",
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from gill_lite.evaluate.protocol import get_protocol
 from gill_lite.evaluate.run import RunResult
 from gill_lite.evaluate.shards import Shard, merge
 from gill_lite.evaluate.table import Evaluation, TableSpec, prepare, results, save
+from gill_lite.evaluate.tasks import CAPTIONS
 from gill_lite.files import read_json
 from gill_lite.profiles import Profile, get_profile
 
@@ -98,15 +99,16 @@ def _prepare(arguments, output_dir: Path, profile: Profile, device):
 
 def _data(arguments, task: str, profile: Profile) -> tuple[Path, Path] | None:
     """The official files named for the task; None for the mini world's examples."""
-    given = [getattr(arguments, f"{task}_{part}") for part in ("json", "images")]
+    names = f"{task}_{'tsv' if task == CAPTIONS.name else 'json'}", f"{task}_images"
+    given = [getattr(arguments, name) for name in names]
     if all(given):
         return tuple(given)
+    one, other = (f"--{name.replace('_', '-')}" for name in names)
     if any(given):
-        raise GillError(f"name both --{task}-json and --{task}-images, or neither")
+        raise GillError(f"name both {one} and {other}, or neither")
     if profile.name != "mini":
         raise GillError(
-            f"profile '{profile.name}' is evaluated on official files: name --{task}-json and "
-            f"--{task}-images"
+            f"profile '{profile.name}' is evaluated on official files: name {one} and {other}"
         )
     return None
 

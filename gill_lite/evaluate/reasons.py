@@ -30,8 +30,8 @@ def told(frame: pd.DataFrame, features: dict[int, np.ndarray]) -> pd.DataFrame:
     """What can be told about a prompt: area under the ROC curve on the test part, mean over seeds.
 
     From the [IMG0] state by a linear classifier of its own (`LinearDecision` at its default
-    regularisation), and from the retrieval score alone, whichever way round. 0.5 is nothing, 1
-    everything.
+    regularisation), and from the retrieval score alone, whichever way round tells more outside
+    the test part. 0.5 is nothing, 1 everything.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -42,9 +42,11 @@ def told(frame: pd.DataFrame, features: dict[int, np.ndarray]) -> pd.DataFrame:
             truth, held = is_so(part).to_numpy(), (part.part == "test").to_numpy()
             names = np.where(truth, "ret", "gen")  # the classifier's two names, here yes and no
             model = LinearDecision.fit(features[seed][~held], names[~held])
-            state = model.decide(features[seed][held]).probabilities[:, 1]
-            score = roc_auc_score(truth[held], part.retrieved_score[held])
-            values.append((truth.mean(), roc_auc_score(truth[held], state), max(score, 1 - score)))
+            state = model.decide(features[seed]).probabilities[:, 1]
+            score = part.retrieved_score.to_numpy()
+            score = score if roc_auc_score(truth[~held], score[~held]) >= 0.5 else -score
+            areas = [roc_auc_score(truth[held], tells[held]) for tells in (state, score)]
+            values.append((truth.mean(), *areas))
         share, state, score = np.mean(values, axis=0)
         rows.append({"fact": fact, "share": share, "state": state, "score": score})
     return pd.DataFrame(rows)
