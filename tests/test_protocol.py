@@ -183,6 +183,11 @@ def test_other_configuration_is_refused_with_the_difference(tmp_path):
         run(tmp_path, config={"weights": "y"})
     with pytest.raises(GillError, match="steps: 'absent' there, 12 now"):
         run(tmp_path, config={"weights": "x", "steps": 12})
+    run(tmp_path / "nested", config={"profile": {"name": "mini", "steps": 12}, "data": {}})
+    with pytest.raises(GillError, match=r"\(profile.steps: 12 there, 8 now\); name a new folder"):
+        run(tmp_path / "nested", config={"profile": {"name": "mini", "steps": 8}, "data": {}})
+    with pytest.raises(GillError, match="data: {} there, 'absent' now"):
+        run(tmp_path / "nested", config={"profile": {"name": "mini", "steps": 12}})
     with pytest.raises(GillError, match="items: 6 there, 5 now"):
         run(tmp_path, items=ITEMS[:5])
     with pytest.raises(GillError, match="batch_size: 2 there, 3 now"):

@@ -235,14 +235,23 @@ def keep_config(output_dir: Path, wanted: dict) -> None:
     if not path.exists():
         write_json(path, wanted)
         return
-    found = read_json(path, "run configuration")
+    there, now = flat(read_json(path, "run configuration")), flat(wanted)
     changed = [
-        f"{name}: {found.get(name, 'absent')!r} there, {wanted.get(name, 'absent')!r} now"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name, "absent") != wanted.get(name, "absent")
+        f"{name}: {there.get(name, 'absent')!r} there, {now.get(name, 'absent')!r} now"
+        for name in sorted(there.keys() | now.keys())
+        if there.get(name, "absent") != now.get(name, "absent")
     ]
     if changed:
         raise GillError(
             f"{output_dir} holds a run with another configuration ({'; '.join(changed)}); "
             "name a new folder"
         )
+
+
+def flat(config: dict, above: str = "") -> dict:
+    """Nested settings side by side: {"a": {"b": 1}} -> {"a.b": 1}."""
+    settings = {}
+    for name, value in config.items():
+        nested = isinstance(value, dict) and value
+        settings |= flat(value, f"{above}{name}.") if nested else {above + name: value}
+    return settings
