@@ -8,7 +8,7 @@ from gill_lite.world.render import render
 from gill_lite.world.scene import rng_for
 
 PROMPTS = 16
-LEVELS = 2  # of 255, that a pixel may differ by: float noise behind twelve steps of the sampler
+LEVELS = 2  # of 255, that a pixel may differ by: float noise behind the steps of the sampler
 
 
 def prompts(count: int = PROMPTS) -> list[list]:

@@ -30,7 +30,7 @@ INDEX = "index"  # the index's folder in a folder of ours
 EMBEDDINGS, IDS, LONG_IDS = "embeddings.safetensors", "ids.json", "ids.jsonl"
 CHUNK = 16_384  # rows of the index that are widened at once
 FEW = 16  # for so many queries half precision is read as it lies; for more it is worth widening
-ROUGH = 2**22  # cosines in half precision that are held at once
+ROUGH = 2**19  # cosines in half precision that are held at once: few enough to stay in a cache
 # Half precision moves a cosine by less than 2**-10 (the query and the score are rounded; PyTorch
 # adds in float32 unless it is told otherwise), and the bound it is held against by as much; four
 # times that room is taken.
