@@ -36,6 +36,20 @@ def claims_section(results: list[dict]) -> str:
     return f"**{claims.count_text(rows)}**\n\n{table.to_markdown(index=False)}\n"
 
 
+def cost_section(results: list[dict]) -> str:
+    """What all tables together took, and on what."""
+    about = [result["provenance"] for result in results]
+    minutes = sum(one["wall_seconds"] for one in about) / 60
+    memory = max(one["peak_memory_mb"] for one in about)
+    machines = {
+        f"{one['hardware']['processor']}, {one['hardware']['cores']} cores" for one in about
+    }
+    return (
+        f"All tables together, each picture drawn once: {minutes:.0f} minutes and at most "
+        f"{memory:,.0f} MB ({' and '.join(sorted(machines))}).\n"
+    )
+
+
 def reference_runs(folder: Path) -> list[dict]:
     """The committed results of all tables, in their order."""
     return [
@@ -66,7 +80,8 @@ def with_course(readme: str, folder: Path) -> str:
 
 def with_results(readme: str, results: list[dict]) -> str:
     """The README's text with its results section made anew."""
-    sections = "\n".join([claims_section(results), *map(results_section, results)])
+    parts = [claims_section(results), cost_section(results), *map(results_section, results)]
+    sections = "\n".join(parts)
     return PLACE.sub(lambda m: f"{m[1]}\n{sections}\n{m[2]}", readme)
 
 
