@@ -1,4 +1,4 @@
-"""How many steps of the sampler are enough? `python -m benchmarks.sampler_steps`, ten minutes.
+"""How many steps of the sampler are enough? `python -m benchmarks.sampler_steps`, six minutes.
 
 Table 1's stories drawn with fewer and with more steps, from the same noise, compared story by
 story. Writes results/sampler_steps.json and the table in docs/benchmarks.md.
