@@ -199,7 +199,7 @@ def image_features(backbones, images, batch_size: int = 256) -> Tensor:
         waiting.clear()
 
     for image in images:
-        waiting.append(image)
+        waiting.append(image.copy())  # the processor warns of an array that cannot be written to
         if len(waiting) == batch_size:
             encode()
     if waiting:
