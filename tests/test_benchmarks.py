@@ -1,12 +1,14 @@
 """The benchmark table: goals are judged and numbers written by code, README holds what was run."""
 
+import pandas as pd
 import pytest
 
-from benchmarks import plots, table
+from benchmarks import plots, sampler_steps, table
 from benchmarks.record import as_long, at_most, faster
 from gill_lite.errors import GillError
 from gill_lite.evaluate.provenance import repository_root
 from gill_lite.files import read_json, read_text
+from gill_lite.profiles import MINI
 
 ROOT = repository_root()
 RESULTS = ROOT / "results" / "benchmarks.json"
@@ -55,3 +57,23 @@ def test_the_pages_hold_what_was_measured():
     assert table.rows_table(result) in read_text(ROOT / "README.md")
     assert table.where_table(result) in read_text(ROOT / "docs" / "benchmarks.md")
     assert (ROOT / "docs" / "growth.png").stat().st_size < 80_000
+
+
+def test_steps_are_compared_picture_by_picture_with_the_most():
+    def found(shift, seconds):
+        scores = [0.2, 0.5, 0.6, 0.9]
+        frame = pd.DataFrame({"clip_similarity": scores, "attribute_accuracy": scores[::-1]})
+        return frame.assign(clip_similarity=frame.clip_similarity + shift), seconds
+
+    few, most = sampler_steps.compared({8: found(-0.1, 3.0), sampler_steps.MOST: found(0.0, 12.0)})
+    assert few["clip_similarity"][0] == pytest.approx(-0.1)
+    assert few["attribute_accuracy"] == [0.0, None, None] and few["time"] == 0.25
+    assert most["clip_similarity itself"] == pytest.approx(0.55) and most["time"] == 1
+    page = sampler_steps.text([{"model": "GILL", "context": "captions5", **r} for r in (few, most)])
+    assert "-0.100" in page and "0.550 itself" in page
+
+
+def test_the_page_shows_the_steps_that_were_compared():
+    result = read_json(ROOT / "results" / "sampler_steps.json")
+    assert sampler_steps.text(result["rows"]) in read_text(ROOT / "docs" / "benchmarks.md")
+    assert result["used"] == MINI.num_inference_steps
