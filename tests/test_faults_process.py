@@ -31,6 +31,14 @@ from gill_lite.evaluate.run import run_resumable, work_items
 from gill_lite.evaluate.scorer import Scorer
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """A shell starts what runs in its background with Ctrl-C switched off; so may CI."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory):
     """`gill-lite train ...` without its output folder."""
