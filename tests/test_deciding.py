@@ -339,6 +339,24 @@ def test_what_a_state_tells():
     assert told.loc["the gallery has this very scene", "state"] < 0.6
 
 
+def test_the_scores_direction_is_not_taken_from_the_test_part():
+    """The score tells the truth in training and its opposite on the test: worse than nothing."""
+    rng = np.random.default_rng(0)
+    n = 400
+    frame = pd.DataFrame({
+        "seed": 0, "part": np.repeat(["train", "test"], n // 2),
+        "context": rng.choice(["seen", "novel"], n),
+        "retrieved": rng.integers(4, 7, n), "generated": rng.integers(4, 7, n),
+    })  # fmt: skip
+    novel = (frame.context == "novel").to_numpy()
+    frame["retrieved_score"] = np.where(frame.part == "train", novel, ~novel).astype(float)
+    told = reasons.told(frame, {0: rng.normal(size=(n, 4))}).set_index("fact")
+    assert told.loc["the scene is novel", "score"] == 0
+    frame["retrieved_score"] = -novel.astype(float)  # turned round alike in both
+    told = reasons.told(frame, {0: rng.normal(size=(n, 4))}).set_index("fact")
+    assert told.loc["the scene is novel", "score"] == 1
+
+
 def test_galleries_of_other_sizes():
     scenes, pictures = reasons.gallery_of(5)
     assert scenes == deciding.gallery_scenes()[:5] and len(pictures) == 5

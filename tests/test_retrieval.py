@@ -42,21 +42,30 @@ def test_half_precision_gives_the_hits_of_the_whole_product(count, chunk):
     assert torch.equal(hits.indices, expected.topk(8).indices)
 
 
-def test_thousands_of_nearly_equal_rows_are_told_apart_in_little_memory(monkeypatch):
-    """Half precision cannot tell these rows apart: every one is computed exactly, in pieces."""
-    monkeypatch.setattr("gill_lite.retrieval.CHUNK", 100)
+def test_nearly_equal_rows_are_told_apart(monkeypatch):
+    """Half precision cannot tell these rows apart: most are computed exactly, in pieces."""
+    monkeypatch.setattr(retrieval, "CHUNK", 100)
     images = (vectors(1) + 2**-9 * vectors(1_050, seed=2)).half()
     query = vectors(1, seed=1)
     expected = torch.nn.functional.normalize(query, dim=1) @ images.float().T
-    pieces = []
-    exact = retrieval._exact
-    monkeypatch.setattr(
-        retrieval, "_exact", lambda *given: pieces.append(len(given[2])) or exact(*given)
-    )
     hits = ImageIndex(images, [str(i) for i in range(1_050)]).search(query, k=9)
     torch.testing.assert_close(hits.scores, expected.topk(9).values)
     assert torch.equal(hits.indices, expected.topk(9).indices)
-    assert sum(pieces) > 500
+
+
+def test_exact_cosines_widen_few_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr(retrieval, "CHUNK", 100)
+    images, queries, rows = vectors(300).half(), vectors(2, seed=1), torch.arange(0, 300, 2)
+    widened = []
+
+    class Watched:
+        def __getitem__(self, some):
+            widened.append(len(some))
+            return images[some]
+
+    found = retrieval._exact(queries, Watched(), rows)
+    assert widened == [100, 50]
+    torch.testing.assert_close(found, queries @ images[rows].float().T)
 
 
 def test_ids_that_are_one_text_are_no_list_of_ids(tmp_path):
