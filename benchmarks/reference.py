@@ -16,7 +16,7 @@ from torch import Tensor
 from gill_lite import losses, tokens
 from gill_lite.decode import Sampling
 from gill_lite.evaluate.models import Drawer, GlideDrawer
-from gill_lite.glide import GUIDANCE, PATCH, STEPS, Text, noise
+from gill_lite.glide import GUIDANCE, PATCH, Text, noise
 from gill_lite.passes import Batch, Losses
 
 LENGTH = 32  # positions that every training caption is padded to
@@ -119,7 +119,7 @@ def read_once(matrix: Tensor) -> int:
 def picture(drawer: Drawer, condition: Tensor, generator: torch.Generator) -> Tensor:
     """One picture (1, 3, H, W) from a condition of one; guidance as two runs of the denoiser."""
     if isinstance(drawer, GlideDrawer):
-        return drawer.decode(_glide(drawer.glide, condition, generator))
+        return drawer.decode(_glide(drawer.glide, condition, generator, drawer.steps))
     responder, pipeline = drawer.responder, drawer.responder.backbones.pipeline
 
     def predict(noisy: Tensor, step: Tensor, embeds: Tensor) -> Tensor:
@@ -134,12 +134,12 @@ def picture(drawer: Drawer, condition: Tensor, generator: torch.Generator) -> Te
     )
 
 
-def _glide(glide, ids: Tensor, generator: torch.Generator) -> Tensor:
+def _glide(glide, ids: Tensor, generator: torch.Generator, steps: int) -> Tensor:
     """The mini GLIDE's picture (1, 3, 64, 64) in 0..1 of token ids (1, T)."""
     empty = glide.token_ids([""], padding="max_length", max_length=ids.shape[1])  # (1, T)
     texts: tuple[Text, Text] = glide.read(empty), glide.read(ids)
     scheduler = type(glide.scheduler).from_config(glide.scheduler.config)
-    scheduler.set_timesteps(STEPS)
+    scheduler.set_timesteps(steps)
     start = F.pixel_unshuffle(noise(generator), PATCH)  # (1, 48, 16, 16)
     drawn = guided(scheduler, start, glide.denoise, texts, GUIDANCE)
     return F.pixel_shuffle(drawn, PATCH).clamp(-1, 1) / 2 + 0.5

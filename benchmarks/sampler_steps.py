@@ -1,4 +1,4 @@
-"""How many steps of the sampler are enough? `python -m benchmarks.sampler_steps`, six minutes.
+"""How many steps of the sampler are enough? `python -m benchmarks.sampler_steps`, eight minutes.
 
 Table 1's stories drawn with fewer and with more steps, from the same noise, compared story by
 story. Writes results/sampler_steps.json and the table in docs/benchmarks.md.
@@ -22,7 +22,12 @@ from gill_lite.profiles import MINI
 
 MOST = 25  # steps that all others are compared with
 STEPS = (4, 6, 8, 12, MOST)
-CELLS = (("sd", "captions5", 0), ("gill", "captions5", 0), ("gill", "captions5_images4", 0))
+CELLS = (
+    ("glide", "captions5", 0),
+    ("sd", "captions5", 0),
+    ("gill", "captions5", 0),
+    ("gill", "captions5_images4", 0),
+)
 METRICS = {"clip_similarity": "CLIP similarity", "attribute_accuracy": "attribute accuracy"}
 HEADS = ("model", "context", "steps", *(f"{name}, difference" for name in METRICS.values()), "time")
 

@@ -46,6 +46,8 @@ def server():
 def quick(monkeypatch):
     monkeypatch.setattr(download, "WAIT", wait_none())
     monkeypatch.setattr(download, "PIECE", 1_000)
+    room = shutil.disk_usage("/")._replace(free=100_000_000_000)  # whatever this disk has
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: room)
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
 

@@ -118,14 +118,19 @@ class GlideDrawer(Drawer):
 
         return load_glide(DATA / "mini" / "glide", self.responder.backbones.pipeline.device)
 
+    @property
+    def steps(self) -> int:
+        """Of the sampler."""
+        return self.responder.profile.num_inference_steps
+
     def conditions(self, task, examples, context) -> Tensor:
         """Token ids (B, 77) of the texts; what is longer is cut, as Stable Diffusion does."""
         texts = [task.text(example, context) for example in examples]
         return self.glide.token_ids(texts, padding="max_length")
 
     def sample(self, conditions, generators) -> Tensor:
-        """Pictures (B, 3, 64, 64): there is no latent."""
-        return self.glide.sample(conditions, generators)
+        """Pictures (B, 3, 64, 64): there is no latent. As many steps as the others take."""
+        return self.glide.sample(conditions, generators, self.steps)
 
     def decode(self, samples) -> Tensor:
         """The pictures as they are."""
@@ -140,13 +145,13 @@ class GlideDrawer(Drawer):
     @cached_property
     def fingerprint(self) -> str:
         """Changes with the weights, the sampler's settings and its libraries."""
-        from gill_lite.glide import GUIDANCE, STEPS
+        from gill_lite.glide import GUIDANCE
 
         return key_of(
             unet=weights_sha256(self.glide.unet),
             text_encoder=weights_sha256(self.glide.text_encoder),
             scheduler=dict(self.glide.scheduler.config),
-            sampling=[STEPS, GUIDANCE],
+            sampling=[self.steps, GUIDANCE],
             libraries=[version("torch"), version("diffusers")],
         )
 

@@ -25,7 +25,7 @@ from gill_lite.profiles import Profile, get_profile
 from gill_lite.recipes import RECIPES, seeds_of
 from gill_lite.train_state import fingerprint
 
-BATCH = 16  # pictures drawn together
+BATCH = 32  # pictures drawn together
 WORLD_EXAMPLES = 300  # of the mini world, unless another number is asked for
 
 
