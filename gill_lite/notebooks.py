@@ -58,12 +58,13 @@ def execute(source: Path, output: Path, parameters: dict, progress: bool = True)
 def normalise(path: Path) -> None:
     """Strip from an executed notebook what differs between runs and machines, in place.
 
-    Goes: timings, papermill's records, stderr (progress bars, warnings), interpreter version, and
-    of figures what 256 colours cannot show. Stays: sources, tags, nbgrader's marks, outputs,
-    execution counts. Raises GillError if an
-    output names this machine's folders.
+    Goes: timings, papermill's records, stderr (progress bars, warnings), interpreter version, cuts
+    in what a cell printed, and of figures what 256 colours cannot show. Stays: sources, tags,
+    nbgrader's marks, outputs, execution counts. Raises GillError if an output names this
+    machine's folders.
     """
     import nbformat
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     notebook = nbformat.read(path, as_version=4)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -76,6 +77,7 @@ def normalise(path: Path) -> None:
             for output in cell.outputs:
                 _with_fewer_colors(output.get("data", {}))
             _refuse_machine_paths(cell.outputs, f"{path.name}, cell {index}")
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})  # where a text is cut hangs on timing
     nbformat.validate(notebook)
     write_text(path, nbformat.writes(notebook).rstrip() + "\n")
 
@@ -89,6 +91,8 @@ def _with_fewer_colors(data: dict) -> None:
     original = base64.b64decode(data["image/png"])
     smaller = io.BytesIO()
     with Image.open(io.BytesIO(original)) as image:
+        if image.mode == "P":
+            return  # it has its palette already
         plain = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
         plain.save(smaller, "PNG", optimize=True)
     if smaller.tell() < len(original):

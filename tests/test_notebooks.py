@@ -2,6 +2,7 @@
 
 import base64
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -143,6 +144,7 @@ def test_normalise_drops_what_differs_between_machines(tmp_path):
         cell.metadata["papermill"] = {"start_time": "2026-01-01"}
         cell.metadata["execution"] = {"iopub.execute_input": "2026-01-01"}
     notebook.cells[3].outputs.append(new_output("stream", name="stderr", text="10%|#  |\r"))
+    notebook.cells[3].outputs.append(new_output("stream", name="stdout", text="and more\n"))
     path = saved(notebook, tmp_path)
     notebooks.normalise(path)
     first = path.read_bytes()
@@ -154,13 +156,20 @@ def test_normalise_drops_what_differs_between_machines(tmp_path):
     cleaned = nbformat.read(path, as_version=4)
     assert cleaned.cells[1].metadata == {"tags": ["parameters"]}
     assert cleaned.cells[3].metadata == {"nbgrader": {"grade": True}}
-    assert cleaned.cells[3].outputs[0].text == "False\n"
+    assert [output.text for output in cleaned.cells[3].outputs] == ["False\nand more\n"]
 
 
 def test_a_chapter_must_have_its_exercises(tmp_path):
     path = tmp_path / "05_try.ipynb"
     nbformat.write(good_notebook(), path)
     assert "has 0 exercises instead of two to four" in notebooks.problems(path)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_normalise_changes_no_committed_notebook(path, tmp_path):
+    copy = Path(shutil.copy(path, tmp_path))
+    notebooks.normalise(copy)
+    assert copy.read_bytes() == path.read_bytes(), "run `make notebooks`"
 
 
 @pytest.mark.parametrize("folder", [ROOT, Path.home()])
