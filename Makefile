@@ -24,7 +24,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 reproduce: $(STAMP) ## install if needed, compute the paper's tables in miniature, write runs/<date>/report.html
-	$(BIN)/gill-lite reproduce $(if $(TABLES),--tables $(TABLES)) $(if $(OUT),-o $(OUT)) $(ARGS)
+	$(BIN)/gill-lite reproduce $(if $(TABLES),--tables $(TABLES)) $(if $(OUT),-o "$(OUT)") $(ARGS)
 
 test: $(STAMP) ## install if needed, then the unit tests and every notebook against its stored output
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov tests

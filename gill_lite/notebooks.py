@@ -64,7 +64,6 @@ def normalise(path: Path) -> None:
     machine's folders.
     """
     import nbformat
-    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     notebook = nbformat.read(path, as_version=4)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -73,13 +72,23 @@ def normalise(path: Path) -> None:
         kept = {name: cell.metadata.get(name) for name in KEPT_METADATA}
         cell.metadata = {name: value for name, value in kept.items() if value}
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = _whole_texts(o for o in cell.outputs if o.get("name") != "stderr")
             for output in cell.outputs:
                 _with_fewer_colors(output.get("data", {}))
             _refuse_machine_paths(cell.outputs, f"{path.name}, cell {index}")
-    CoalesceStreamsPreprocessor().preprocess(notebook, {})  # where a text is cut hangs on timing
     nbformat.validate(notebook)
     write_text(path, nbformat.writes(notebook).rstrip() + "\n")
+
+
+def _whole_texts(outputs) -> list:
+    """The outputs, with neighbouring prints as one: where they were cut hangs on timing."""
+    whole: list = []
+    for output in outputs:
+        if whole and output.output_type == whole[-1].output_type == "stream":
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
 
 
 def _with_fewer_colors(data: dict) -> None:

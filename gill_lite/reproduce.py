@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from datetime import date
@@ -188,8 +189,13 @@ def _make_folder(path: Path) -> None:
         raise GillError(
             f"{_shown(path)} cannot be made ({error.strerror}): name another folder with -o."
         ) from None
-    if not os.access(path, os.W_OK):
-        raise GillError(f"{_shown(path)} cannot be written to: name another folder with -o.")
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise GillError(
+            f"{_shown(path)} cannot be written to ({error.strerror}): name another folder with -o."
+        ) from None
 
 
 def _stamp(path: Path) -> int | None:

@@ -1,5 +1,6 @@
 """Where a command runs: no network, read-only folders, odd paths, another locale."""
 
+import errno
 import os
 import shutil
 import socket
@@ -135,6 +136,10 @@ def test_an_output_folder_that_cannot_be(typed, tmp_path, monkeypatch, capsys, c
     assert disk or out.read_text() == "mine"
 
 
+def read_only(dir):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
 def test_a_read_only_installation_names_and_takes_other_folders(tmp_path, monkeypatch, capsys):
     """Reports go where they are asked to, and pictures into the user's own cache."""
     pretend_repository(tmp_path, monkeypatch)
@@ -145,8 +150,11 @@ def test_a_read_only_installation_names_and_takes_other_folders(tmp_path, monkey
     refused = lambda path, mode: "repo" not in Path(path).parts and may(path, mode)  # noqa: E731
     monkeypatch.setattr(os, "access", refused)
     monkeypatch.setattr(reproduce, "default_output_dir", lambda: tmp_path / "repo" / "runs" / "x")
+    monkeypatch.setattr(reproduce.tempfile, "TemporaryFile", read_only)
     assert cli.main(["reproduce", "--tables", "1"]) == 2
-    assert sentence(capsys) == "repo/runs/x cannot be written to: name another folder with -o."
+    assert sentence(capsys) == (
+        "repo/runs/x cannot be written to (Read-only file system): name another folder with -o."
+    )
     assert cache.default_cache() == tmp_path / "home" / ".cache" / "gill-lite"
 
 

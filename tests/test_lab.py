@@ -208,7 +208,7 @@ def test_setup_finds_the_repository_from_anywhere(tmp_path):
             text=True,
             env=_environment(root),
         )
-        assert done.stdout.split() == [str(root), "mini", "True", "1"], done.stderr
+        assert done.stdout == f"{root} mini True 1\n", done.stderr
 
 
 def _environment(root: Path) -> dict:
