@@ -40,13 +40,13 @@ pretrain: $(STAMP) ## train the mini world's backbones from scratch into runs/pr
 	$(BIN)/gill-lite pretrain -o runs/pretrain/mini --work-dir runs/pretrain/work
 
 notebooks: $(STAMP) ## execute every notebook anew and clean its metadata, for committing
-	$(BIN)/python -m gill_lite.notebooks
+	$(BIN)/python -m gill_lite.course.notebooks
 
 student: $(STAMP) ## the course to hand out, without solutions and outputs, in build/student
-	$(BIN)/python -m gill_lite.course student
+	$(BIN)/python -m gill_lite.course.hand_out student
 
 teacher: $(STAMP) ## the course with solutions and a marking sheet, in build/teacher
-	$(BIN)/python -m gill_lite.course teacher
+	$(BIN)/python -m gill_lite.course.hand_out teacher
 
 bench: $(STAMP) ## measure speed and memory beside the plain algorithm, on a machine that does nothing else; README's table
 	@mkdir -p runs/bench

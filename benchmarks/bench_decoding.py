@@ -5,7 +5,7 @@ import time
 
 from benchmarks import reference
 from benchmarks.record import as_long, faster, keep, versus
-from gill_lite.decode import Sampling, generate
+from gill_lite.answering.decode import Sampling, generate
 
 WORDS, PROMPT = 32, 300
 LONG, END = 64, 16  # words, and how many at each end are compared

@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks import reference
 from benchmarks.record import faster, keep, versus
-from gill_lite.evaluate.cache import SampleCache
-from gill_lite.evaluate.catalog import TABLES
-from gill_lite.evaluate.run import batches
-from gill_lite.evaluate.table import prepare
+from gill_lite.evaluation.cache import SampleCache
+from gill_lite.evaluation.evaluate import prepare
+from gill_lite.evaluation.run import batches
+from gill_lite.evaluation.tables import TABLES
 
 NOISE = {"clip_similarity": 2e-3, "lpips": 2e-2, "attribute_accuracy": 0.17}
 # Of which functions the whole time is told, with all that they call; none calls another.

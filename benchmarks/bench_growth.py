@@ -7,10 +7,10 @@ import torch
 from torch.nn.functional import normalize
 
 from benchmarks.bench_answering import prompts
-from gill_lite.decode import Sampling, generate
-from gill_lite.evaluate.catalog import TABLES
-from gill_lite.evaluate.table import prepare
-from gill_lite.retrieval import ImageIndex
+from gill_lite.answering.decode import Sampling, generate
+from gill_lite.answering.index import ImageIndex
+from gill_lite.evaluation.evaluate import prepare
+from gill_lite.evaluation.tables import TABLES
 
 REPEATS = 5
 

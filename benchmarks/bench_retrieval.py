@@ -12,8 +12,8 @@ from torch.nn.functional import normalize
 
 from benchmarks import reference
 from benchmarks.record import as_long, at_most, keep, versus
-from gill_lite.evaluate.provenance import repository_root
-from gill_lite.retrieval import EMBEDDINGS, LONG_IDS, ImageIndex, Names
+from gill_lite.answering.index import EMBEDDINGS, LONG_IDS, ImageIndex, Names
+from gill_lite.provenance import repository_root
 
 PICTURES, WIDTH, BLOCK = 3_300_000, 256, 65_536
 ROOM = 100  # MB beside the matrix

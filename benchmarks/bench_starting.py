@@ -7,7 +7,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from benchmarks.record import at_most, keep, median
-from gill_lite.evaluate.provenance import repository_root
+from gill_lite.provenance import repository_root
 
 ROOT = repository_root()
 DRAWN = "lab.show([image]"  # where notebook 00 shows what GILL has generated

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from gill_lite.evaluate.provenance import collect
 from gill_lite.profiles import MINI
+from gill_lite.provenance import collect
 
 # OPT by the fields of its config.json: the mini world's with more positions, and OPT-125m.
 OPT_MINI = {
@@ -47,7 +47,7 @@ def quick(request) -> bool:
 @pytest.fixture(scope="session")
 def mini():
     """The mini world's GILL, ready to answer."""
-    from gill_lite.respond import load_responder
+    from gill_lite.answering.respond import load_responder
 
     return load_responder("mini")
 
@@ -55,9 +55,9 @@ def mini():
 @pytest.fixture(scope="session", params=SHAPES)
 def shaped(request, mini):
     """Name and Responder: an OPT of random weights, fresh joints on it, the rest of the mini."""
-    from gill_lite.model import build_gill
-    from gill_lite.random_backbones import SPARE_ROWS, random_lm, word_tokenizer
-    from gill_lite.respond import Responder
+    from benchmarks.paper_scale.random_backbones import SPARE_ROWS, random_lm, word_tokenizer
+    from gill_lite.answering.respond import Responder
+    from gill_lite.model.gill import build_gill
 
     sizes, words = SHAPES[request.param], mini.backbones.tokenizer
     torch.manual_seed(0)

@@ -12,7 +12,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from gill_lite import convert, official, retrieval
+from gill_lite.answering import index as retrieval
+from gill_lite.fetching import convert
+from gill_lite.model import official
 
 EVERY = 0.002  # seconds between two looks
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gill_lite.figures import COLORS, style
+from gill_lite.course.figures import COLORS, style
 from gill_lite.files import write_bytes
 
 MARKERS = ("o", "s", "^")

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gill_lite import losses, tokens
-from gill_lite.decode import Sampling
-from gill_lite.evaluate.models import Drawer, GlideDrawer
-from gill_lite.glide import GUIDANCE, PATCH, Text, noise
-from gill_lite.passes import Batch, Losses
+from gill_lite.answering.decode import Sampling
+from gill_lite.evaluation.drawers import Drawer, GlideDrawer
+from gill_lite.model import losses, tokens
+from gill_lite.model.passes import Batch, Losses
+from gill_lite.world.glide import GUIDANCE, PATCH, Text, noise
 
 LENGTH = 32  # positions that every training caption is padded to
 

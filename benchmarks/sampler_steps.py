@@ -12,13 +12,13 @@ import pandas as pd
 from tabulate import tabulate
 
 from benchmarks.table import placed
-from gill_lite.evaluate.catalog import TABLES
-from gill_lite.evaluate.metrics import mean_interval, paired_interval
-from gill_lite.evaluate.provenance import collect, repository_root
-from gill_lite.evaluate.run import batches
-from gill_lite.evaluate.table import Evaluation, prepare
+from gill_lite.evaluation.evaluate import Evaluation, prepare
+from gill_lite.evaluation.metrics import mean_interval, paired_interval
+from gill_lite.evaluation.run import batches
+from gill_lite.evaluation.tables import TABLES
 from gill_lite.files import read_text, write_json, write_text
 from gill_lite.profiles import MINI
+from gill_lite.provenance import collect, repository_root
 
 MOST = 25  # steps that all others are compared with
 STEPS = (4, 6, 8, 12, MOST)

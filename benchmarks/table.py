@@ -13,10 +13,10 @@ from tabulate import tabulate
 
 from benchmarks import plots
 from benchmarks.record import at_most
-from gill_lite import reproduce
 from gill_lite.errors import GillError
-from gill_lite.evaluate.provenance import repository_root
+from gill_lite.experiments import reproduce
 from gill_lite.files import read_json, read_text, write_json, write_text
+from gill_lite.provenance import repository_root
 
 HEADS = ("what", "on which weights", "ours", "reference", "ratio", "goal", "")
 MEMORY = 3 * 1024  # MB that `make reproduce` may take

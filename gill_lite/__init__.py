@@ -14,12 +14,12 @@ _HOME_OF = {
     "MINI": "profiles",
     "PAPER": "profiles",
     "get_profile": "profiles",
-    "Gill": "model",
-    "GillConfig": "config",
-    "load_backbones": "backbones",
-    "load_joints": "checkpoint",
-    "save_joints": "checkpoint",
-    "load_responder": "respond",
+    "Gill": "model.gill",
+    "GillConfig": "model.config",
+    "load_backbones": "model.backbones",
+    "load_joints": "model.checkpoint",
+    "save_joints": "model.checkpoint",
+    "load_responder": "answering.respond",
 }
 __all__ = sorted([*_HOME_OF, "__version__"])
 

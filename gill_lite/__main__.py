@@ -2,6 +2,6 @@
 
 import sys
 
-from gill_lite.cli import main
+from gill_lite.cli.main import main
 
 sys.exit(main())

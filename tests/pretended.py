@@ -1,6 +1,7 @@
 """A repository that holds nothing yet, for tests of the commands that run notebooks."""
 
-from gill_lite import notebooks, reproduce
+from gill_lite.course import notebooks
+from gill_lite.experiments import reproduce
 
 
 def pretend_repository(folder, monkeypatch) -> None:

@@ -10,15 +10,24 @@ import pandas as pd
 import pytest
 import tiny_evaluation
 
-from gill_lite.checkpoint import save_joints
+from gill_lite.answering.respond import Responder
 from gill_lite.errors import GillError
-from gill_lite.evaluate import ablation, claims, frechet, metrics
-from gill_lite.evaluate.catalog import MAPPER_CAPTIONS, MAPPER_LABELS, MAPPER_NAMES, MAPPERS, TOKENS
-from gill_lite.evaluate.models import GillDrawer, StableDiffusion
-from gill_lite.evaluate.run import RunResult, scores_frame
-from gill_lite.evaluate.table import Evaluation
-from gill_lite.model import build_gill
-from gill_lite.respond import Responder
+from gill_lite.evaluation import metrics
+from gill_lite.evaluation.drawers import GillDrawer, StableDiffusion
+from gill_lite.evaluation.evaluate import Evaluation
+from gill_lite.evaluation.run import RunResult, scores_frame
+from gill_lite.evaluation.tables import (
+    MAPPER_CAPTIONS,
+    MAPPER_LABELS,
+    MAPPER_NAMES,
+    MAPPERS,
+    TOKENS,
+)
+from gill_lite.experiments import frechet
+from gill_lite.experiments import mapper_ablation as ablation
+from gill_lite.model.checkpoint import save_joints
+from gill_lite.model.gill import build_gill
+from gill_lite.report import claims
 
 STORIES, CAPTIONS = 3, 4
 

@@ -9,14 +9,14 @@ import tiny_backbones
 import torch
 from safetensors.torch import load_file, save_file
 
-from gill_lite import backbones, tokens
-from gill_lite.backbones import load_backbones
-from gill_lite.checkpoint import load_joints, save_joints
 from gill_lite.errors import GillError
-from gill_lite.model import build_gill
-from gill_lite.passes import Batch
+from gill_lite.model import backbones, tokens
+from gill_lite.model.backbones import load_backbones
+from gill_lite.model.checkpoint import load_joints, save_joints
+from gill_lite.model.gill import build_gill
+from gill_lite.model.passes import Batch
 from gill_lite.profiles import MINI, PAPER, REVISIONS
-from gill_lite.train_state import fingerprint
+from gill_lite.training.state import fingerprint
 
 LM_WIDTH = 64  # bitsandbytes quantises blocks of 64 numbers
 

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from gill_lite import batch, cli, reproduce
-from gill_lite.evaluate import table as evaluate_table
-from gill_lite.evaluate.run import read_rows, run_resumable, work_items
-from gill_lite.evaluate.shards import ALL, refuse_other_cuts
+from gill_lite.cli import main as cli
+from gill_lite.evaluation import evaluate as evaluate_table
+from gill_lite.evaluation.run import read_rows, run_resumable, work_items
+from gill_lite.evaluation.shards import ALL, refuse_other_cuts
+from gill_lite.experiments import batch, reproduce
 
 
 class Drawing:

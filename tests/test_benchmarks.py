@@ -6,9 +6,9 @@ import pytest
 from benchmarks import plots, sampler_steps, table
 from benchmarks.record import as_long, at_most, faster
 from gill_lite.errors import GillError
-from gill_lite.evaluate.provenance import repository_root
 from gill_lite.files import read_json, read_text
 from gill_lite.profiles import MINI
+from gill_lite.provenance import repository_root
 
 ROOT = repository_root()
 RESULTS = ROOT / "results" / "benchmarks.json"

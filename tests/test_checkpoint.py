@@ -7,11 +7,11 @@ import pytest
 import tiny_backbones
 import torch
 
-from gill_lite import checkpoint, official
-from gill_lite.config import GillConfig
 from gill_lite.errors import GillError
-from gill_lite.mappers import KINDS
-from gill_lite.model import build_gill
+from gill_lite.model import checkpoint, official
+from gill_lite.model.config import GillConfig
+from gill_lite.model.gill import build_gill
+from gill_lite.model.mappers import KINDS
 
 PARTS = ("lm", "vision")
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from gill_lite.errors import GillError
-from gill_lite.evaluate import claims as cl
-from gill_lite.evaluate.metrics import Interval
-from gill_lite.evaluate.tables import paper_results
+from gill_lite.evaluation.metrics import Interval
+from gill_lite.report import claims as cl
+from gill_lite.report.numbers import paper_results
 
 ABOVE = "clip_similarity: gill/captions5 - sd/captions5 > 0"
 

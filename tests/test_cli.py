@@ -12,8 +12,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from pretended import pretend_repository
 
-from gill_lite import cli, reproduce
-from gill_lite.evaluate import report
+from gill_lite.cli import main as cli
+from gill_lite.experiments import reproduce
+from gill_lite.report import page as report
 
 COMMANDS = (
     "reproduce",
@@ -116,7 +117,7 @@ def stand_in(monkeypatch):
 
 
 def test_train_passes_its_options_on(stand_in):
-    calls = stand_in("gill_lite.train_command", "train_command")
+    calls = stand_in("gill_lite.cli.train_command", "train_command")
     assert cli.main("train --seed 2 --steps 5 --mapper linear --no-resume -o out".split()) == 0
     options = {"seed": 2, "steps": 5, "mapper": "linear", "resume": False}
     defaults = {"seed": 0, "steps": None, "mapper": "gill", "resume": True, "captions": None}
@@ -144,11 +145,11 @@ def test_train_passes_its_options_on(stand_in):
 
 
 def test_choices_are_the_ones_the_code_knows():
-    from gill_lite import cli_train
-    from gill_lite.backbones import QUANTIZE
-    from gill_lite.mappers import KINDS, RETRIEVAL_ONLY
-    from gill_lite.train_step import PRECISIONS
-    from gill_lite.world.pretrain import STAGES
+    from gill_lite.cli import train as cli_train
+    from gill_lite.model.backbones import QUANTIZE
+    from gill_lite.model.mappers import KINDS, RETRIEVAL_ONLY
+    from gill_lite.pretraining.pretrain import STAGES
+    from gill_lite.training.step import PRECISIONS
 
     assert cli.STAGES == STAGES
     assert set(cli_train.MAPPERS) == {*KINDS, RETRIEVAL_ONLY}
@@ -158,7 +159,7 @@ def test_choices_are_the_ones_the_code_knows():
 def test_pretrain_and_export_pass_their_options_on(stand_in):
     import gill_lite.world  # noqa: F401
 
-    calls = stand_in("gill_lite.world.pretrain", "run")
+    calls = stand_in("gill_lite.pretraining.pretrain", "run")
     assert cli.main(["pretrain"]) == 0
     assert cli.main("pretrain clip --seed 1 -o a --work-dir b".split()) == 0
     defaults = (None, Path("runs/pretrain/mini"), Path("runs/pretrain/work"), 0)
@@ -170,23 +171,23 @@ def test_pretrain_and_export_pass_their_options_on(stand_in):
 
 
 def test_an_interrupt_is_one_line_and_130(stand_in, monkeypatch, capsys):
-    stand_in("gill_lite.train_command", "train_command")
+    stand_in("gill_lite.cli.train_command", "train_command")
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["gill_lite.train_command"], "train_command", interrupted)
+    monkeypatch.setattr(sys.modules["gill_lite.cli.train_command"], "train_command", interrupted)
     assert cli.main(["train"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_bug_is_not_dressed_up_as_bad_input(stand_in, monkeypatch):
-    stand_in("gill_lite.train_command", "train_command")
+    stand_in("gill_lite.cli.train_command", "train_command")
 
     def buggy(*args, **kwargs):
         raise KeyError("a bug")
 
-    monkeypatch.setattr(sys.modules["gill_lite.train_command"], "train_command", buggy)
+    monkeypatch.setattr(sys.modules["gill_lite.cli.train_command"], "train_command", buggy)
     with pytest.raises(KeyError):
         cli.main(["train"])
 
@@ -204,7 +205,7 @@ class Echo:
 
 
 def test_chat_answers_once_with_messages(stand_in, tmp_path, capsys):
-    calls = stand_in("gill_lite.respond", "load_responder", result=Echo())
+    calls = stand_in("gill_lite.answering.respond", "load_responder", result=Echo())
     assert cli.main(["chat", "hello", "there", "--seed", "1", "-o", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "2: there"
     assert calls == [("load_responder", ("mini",), {"seed": 1, "joints": None})]
@@ -212,7 +213,7 @@ def test_chat_answers_once_with_messages(stand_in, tmp_path, capsys):
 
 
 def test_chat_converses_until_an_empty_line(stand_in, tmp_path, capsys, monkeypatch):
-    stand_in("gill_lite.respond", "load_responder", result=Echo())
+    stand_in("gill_lite.answering.respond", "load_responder", result=Echo())
     lines = iter(["one", "@gone.png", "two", ""])
     monkeypatch.setattr("builtins.input", lambda _: next(lines))
     assert cli.main(["chat", "-o", str(tmp_path)]) == 0
@@ -383,7 +384,7 @@ def test_default_run_folder_is_of_today_and_in_the_repository():
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
     """A pretended data folder of one weight file with its manifest."""
-    from gill_lite import doctor
+    from gill_lite.cli import doctor
 
     folder = tmp_path / "data" / "mini"
     folder.mkdir(parents=True)

@@ -13,8 +13,14 @@ import tiny_backbones
 import torch
 from test_checkpoint import Evil
 
-from gill_lite import cli, cli_paper, convert, official
-from gill_lite.checkpoint import (
+from gill_lite.answering.decision import LinearDecision, load_decision
+from gill_lite.answering.index import ImageIndex, load_index
+from gill_lite.cli import fetch as cli_paper
+from gill_lite.cli import main as cli
+from gill_lite.errors import GillError
+from gill_lite.fetching import convert
+from gill_lite.model import official
+from gill_lite.model.checkpoint import (
     load_joints,
     load_official,
     read_joints,
@@ -22,11 +28,8 @@ from gill_lite.checkpoint import (
     shapes_between,
     write_joints,
 )
-from gill_lite.config import GillConfig
-from gill_lite.decision import LinearDecision, load_decision
-from gill_lite.errors import GillError
-from gill_lite.model import build_gill
-from gill_lite.retrieval import ImageIndex, load_index
+from gill_lite.model.config import GillConfig
+from gill_lite.model.gill import build_gill
 
 WIDTH, VISION, RET = 16, 8, 6  # those of tiny_backbones
 URLS = [f"https://example.org/ä {i}.jpg" for i in range(7)]
@@ -245,7 +248,7 @@ def test_a_dict_saved_by_numpy_is_read_as_well(tmp_path):
 def test_no_language_model_and_no_clip_is_loaded(tmp_path):
     official_folder(tmp_path / "official", 30)
     code = (
-        "import sys; from pathlib import Path; from gill_lite.convert import convert; "
+        "import sys; from pathlib import Path; from gill_lite.fetching.convert import convert; "
         "folder = Path(sys.argv[1]); "
         "ours = convert(folder / 'official', folder / 'ours', trust_pickle=True); "
         "convert(ours, folder / 'back', to='official'); "

@@ -7,10 +7,11 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from gill_lite import course, notebooks
+from gill_lite.course import hand_out as course
+from gill_lite.course import notebooks
 from gill_lite.errors import GillError
 
-ROOT = Path(course.__file__).resolve().parents[1]
+ROOT = Path(course.__file__).resolve().parents[2]
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 CHAPTERS = [stem for stem in NOTEBOOKS if stem.startswith(course.CHAPTERS)]
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")

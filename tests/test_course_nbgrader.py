@@ -11,10 +11,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from gill_lite import course
+from gill_lite.course import hand_out as course
 
 pytest.importorskip("nbgrader", reason="nbgrader is not installed; it is the teacher's own tool")
-ROOT = Path(course.__file__).resolve().parents[1]
+ROOT = Path(course.__file__).resolve().parents[2]
 CHAPTERS = [p.stem for p in sorted((ROOT / "notebooks").glob("0[1-8]_*.ipynb"))]
 
 

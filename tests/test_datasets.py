@@ -23,7 +23,7 @@ from gill_lite.datasets.shards import find_shards, read_shards
 from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
 from gill_lite.errors import GillError
-from gill_lite.evaluate.protocol import visdial_text, vist_prompt
+from gill_lite.evaluation.protocol import visdial_text, vist_prompt
 from gill_lite.world import export as ex
 from gill_lite.world.language import dialogue_text
 from gill_lite.world.scene import is_novel

@@ -9,11 +9,16 @@ import pandas as pd
 import pytest
 import torch
 
-from gill_lite import decision, lab
+from gill_lite.answering import decision
+from gill_lite.answering.respond import Responder
+from gill_lite.course import lab
 from gill_lite.errors import GillError
-from gill_lite.evaluate import choosing, claims, deciding, reasons, voting
+from gill_lite.experiments.deciding import choices as choosing
+from gill_lite.experiments.deciding import pairs as deciding
+from gill_lite.experiments.deciding import reasons
+from gill_lite.experiments.deciding import votes as voting
 from gill_lite.files import DATA
-from gill_lite.respond import Responder
+from gill_lite.report import claims
 from gill_lite.world.scene import ATTRIBUTES, is_novel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -422,7 +427,7 @@ def test_the_reference_results_follow_from_its_scores(reference):
 
 
 def test_the_report_can_show_the_results(reference, tmp_path):
-    from gill_lite.evaluate import report
+    from gill_lite.report import page as report
 
     result, frame = reference
     text = report.as_text(result)

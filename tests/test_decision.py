@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gill_lite.datasets.partiprompts import Prompt, read_partiprompts
-from gill_lite.decision import (
+from gill_lite.answering.decision import (
     LinearDecision,
     constant_macro_f1,
     human_macro_f1,
     labelled,
     macro_f1,
 )
+from gill_lite.datasets.partiprompts import Prompt, read_partiprompts
 from gill_lite.errors import GillError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -5,9 +5,16 @@ import tiny_backbones
 import torch
 import torch.nn.functional as F
 
-from gill_lite.decode import Decoded, Sampling, generate, nucleus, pad_left, scale_img_logit
+from gill_lite.answering.decode import (
+    Decoded,
+    Sampling,
+    generate,
+    nucleus,
+    pad_left,
+    scale_img_logit,
+)
 from gill_lite.errors import GillError
-from gill_lite.model import build_gill
+from gill_lite.model.gill import build_gill
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from tiny_launch import THEN
 
 import gill_lite
-from gill_lite.checkpoint import CONFIG, WEIGHTS
-from gill_lite.train import LOG, TENSORBOARD
+from gill_lite.model.checkpoint import CONFIG, WEIGHTS
+from gill_lite.training.train import LOG, TENSORBOARD
 
 TESTS = Path(__file__).parent
 STEPS = 60

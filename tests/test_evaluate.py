@@ -12,11 +12,12 @@ import tiny_evaluation as tiny
 import torch
 
 import gill_lite
-from gill_lite import cli
-from gill_lite.evaluate import claims, report
-from gill_lite.evaluate.provenance import repository_root
+from gill_lite.cli import main as cli
+from gill_lite.course.notebooks import execute
 from gill_lite.files import read_json
-from gill_lite.notebooks import execute
+from gill_lite.provenance import repository_root
+from gill_lite.report import claims
+from gill_lite.report import page as report
 
 KEYS = ["example", "method", "context", "seed"]
 
@@ -87,7 +88,7 @@ def test_the_report_notebook_judges_a_paper_run(alone):
 
 
 def test_a_finished_table_is_not_computed_again(alone, given, monkeypatch):
-    from gill_lite.evaluate.scorer import Scorer
+    from gill_lite.evaluation.scorer import Scorer
 
     monkeypatch.setattr(Scorer, "__call__", lambda *_: pytest.fail("scored again"))
     assert evaluate("1", given, alone, "--batch-size=2") == 0

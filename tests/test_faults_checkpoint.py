@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 from tiny_commands import before_loss, bytes_of, pretrain, probes_of, sentence, small_probes
 
-from gill_lite import train_data
-from gill_lite.cli import main
+from gill_lite.cli.main import main
 from gill_lite.errors import GillError
 from gill_lite.files import DATA, sha256
-from gill_lite.train import train
-from gill_lite.train_state import fingerprint
+from gill_lite.training import data as train_data
+from gill_lite.training.state import fingerprint
+from gill_lite.training.train import train
 
 
 @pytest.fixture(autouse=True)

@@ -11,15 +11,19 @@ import tiny_evaluation
 import torch
 from PIL import Image
 
-from gill_lite import cli, respond, tokens
+from gill_lite.answering import respond
+from gill_lite.answering.decode import Sampling, generate, pad_left
+from gill_lite.answering.respond import Responder
+from gill_lite.cli import main as cli
 from gill_lite.datasets.images import open_image
-from gill_lite.decode import Sampling, generate, pad_left
 from gill_lite.errors import GillError
-from gill_lite.evaluate import choosing, metrics, voting
-from gill_lite.model import build_gill
-from gill_lite.respond import Responder
-from gill_lite.train import make_batch
-from gill_lite.train_data import Examples
+from gill_lite.evaluation import metrics
+from gill_lite.experiments.deciding import choices as choosing
+from gill_lite.experiments.deciding import votes as voting
+from gill_lite.model import tokens
+from gill_lite.model.gill import build_gill
+from gill_lite.training.data import Examples
+from gill_lite.training.train import make_batch
 
 LONG = "a red ball " * 80  # the tiny language model reads 256 words
 

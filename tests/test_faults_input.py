@@ -17,7 +17,8 @@ import tiny_launch
 from PIL import Image
 from test_datasets import png_that_claims
 
-from gill_lite import cli, profiles
+from gill_lite import profiles
+from gill_lite.cli import main as cli
 from gill_lite.datasets.captions import pairs_dataset, read_captions
 from gill_lite.datasets.images import open_image
 from gill_lite.datasets.partiprompts import read_partiprompts
@@ -25,7 +26,7 @@ from gill_lite.datasets.shards import read_shards
 from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
 from gill_lite.errors import GillError
-from gill_lite.train_data import Loading
+from gill_lite.training.data import Loading
 from gill_lite.world.export import write_captions, write_visdial, write_vist
 
 RED, GREEN = (200, 30, 30), (30, 200, 30)
@@ -110,7 +111,7 @@ def refuse_to_load(monkeypatch) -> None:
     def load(*_, **__):
         raise AssertionError("the models were loaded before the data were looked at")
 
-    monkeypatch.setattr("gill_lite.backbones.load_backbones", load)
+    monkeypatch.setattr("gill_lite.model.backbones.load_backbones", load)
 
 
 def test_training_tells_that_all_images_are_missing_before_it_loads_models(

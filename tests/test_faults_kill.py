@@ -150,7 +150,8 @@ def training(folder: Path):
     import tiny_backbones
     import tiny_launch
 
-    from gill_lite import train, train_step
+    from gill_lite.training import step as train_step
+    from gill_lite.training import train
 
     tiny, steps = tiny_backbones.backbones(), STEPS["checkpoint"]
     pairs = list(enumerate(tiny_launch.CAPTIONS))
@@ -171,11 +172,11 @@ def evaluation(folder: Path):
     """Table 1 with tiny models: four stories in five cells, two a batch, and its results."""
     import tiny_evaluation as tiny
 
-    from gill_lite.evaluate import table
-    from gill_lite.evaluate.cache import SampleCache
-    from gill_lite.evaluate.catalog import TABLE1
-    from gill_lite.evaluate.run import run_resumable, work_items
-    from gill_lite.evaluate.tasks import VIST
+    from gill_lite.evaluation import evaluate as table
+    from gill_lite.evaluation.cache import SampleCache
+    from gill_lite.evaluation.run import run_resumable, work_items
+    from gill_lite.evaluation.tables import TABLE1
+    from gill_lite.evaluation.tasks import VIST
 
     scorer = tiny.scorer(VIST, folder / "world", 4)
     cells = TABLE1.elsewhere().cells([0])
@@ -193,8 +194,9 @@ def evaluation(folder: Path):
 
 def pretraining(folder: Path):
     """`gill-lite pretrain probes` on sixteen pictures, a checkpoint each step."""
-    from gill_lite import cli
-    from gill_lite.world import stage_probes, training
+    from gill_lite.cli import main as cli
+    from gill_lite.pretraining import loop as training
+    from gill_lite.pretraining import probes as stage_probes
 
     for module in (training, stage_probes):
         module.NUM_IMAGES = 16

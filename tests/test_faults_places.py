@@ -16,8 +16,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 from pretended import pretend_repository
 from tiny_commands import Disk, sentence, small_joints, small_probes, train_options
 
-from gill_lite import cli, reproduce
-from gill_lite.evaluate import cache
+from gill_lite.cli import main as cli
+from gill_lite.evaluation import cache
+from gill_lite.experiments import reproduce
 from gill_lite.files import read_json
 
 TESTS = Path(__file__).parent
@@ -162,7 +163,7 @@ READ_ONLY = """
 mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" || exit 77
 exec "$1" -c "
 import sys
-from gill_lite.cli import main
+from gill_lite.cli.main import main
 assert main(['reproduce', '--tables=1']) == 2
 sys.exit(main(['evaluate', '2', '--num-dialogues=1', '--seeds=0', '-o', 'out']))
 "

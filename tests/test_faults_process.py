@@ -25,10 +25,12 @@ from tiny_commands import (
     train_options,
 )
 
-from gill_lite import cli, download, train_step
+from gill_lite.cli import main as cli
 from gill_lite.errors import GillError
-from gill_lite.evaluate.run import run_resumable, work_items
-from gill_lite.evaluate.scorer import Scorer
+from gill_lite.evaluation.run import run_resumable, work_items
+from gill_lite.evaluation.scorer import Scorer
+from gill_lite.fetching import download
+from gill_lite.training import step as train_step
 
 
 @pytest.fixture(autouse=True)
@@ -180,7 +182,7 @@ def test_a_second_reproduction_in_one_folder_is_told(tmp_path, monkeypatch, caps
             told.append(None)
             told[:] = [(cli.main(command), sentence(capsys))]
 
-    monkeypatch.setattr("gill_lite.notebooks.execute", execute)
+    monkeypatch.setattr("gill_lite.course.notebooks.execute", execute)
     assert cli.main(command) == 1, "a notebook that writes no results"
     folder = tmp_path / "run"
     assert told == [(2, f"another run is writing to {folder}; wait or name another")]

@@ -10,9 +10,11 @@ from local_server import LocalServer
 from PIL import Image
 from tenacity import wait_none
 
-from gill_lite import cli, download, fetch_pictures
-from gill_lite.checksums import Checksums
-from gill_lite.sources import File, Source
+from gill_lite.cli import main as cli
+from gill_lite.fetching import download
+from gill_lite.fetching import pictures as fetch_pictures
+from gill_lite.fetching.checksums import Checksums
+from gill_lite.fetching.sources import File, Source
 
 PNG = io.BytesIO()
 Image.new("RGB", (16, 16), "red").save(PNG, "PNG")

@@ -21,13 +21,14 @@ from local_server import LocalServer, Served
 from PIL import Image
 from tenacity import wait_none
 
-from gill_lite import cli, download, sources
+from gill_lite.cli import main as cli
 from gill_lite.datasets.partiprompts import read_partiprompts
 from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
-from gill_lite.download import Refused
 from gill_lite.errors import GillError
-from gill_lite.unpack import unpack
+from gill_lite.fetching import download, sources
+from gill_lite.fetching.download import Refused
+from gill_lite.fetching.unpack import unpack
 from gill_lite.world.export import export
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -701,7 +702,7 @@ def serve_paper_models(server) -> None:
 LOAD = """
 import torch
 from safetensors.torch import load_file
-from gill_lite.backbones import load_backbones
+from gill_lite.model.backbones import load_backbones
 from gill_lite.files import DATA
 from gill_lite.profiles import PAPER
 paper = load_backbones(PAPER)

@@ -3,7 +3,7 @@
 import matplotlib
 import pytest
 
-from gill_lite import figures
+from gill_lite.course import figures
 from gill_lite.errors import GillError
 
 matplotlib.use("Agg")

@@ -5,11 +5,12 @@ import statistics
 import tiny_evaluation
 import torch
 
-from gill_lite.evaluate import claims, frechet
-from gill_lite.evaluate.claims import Claim, Statistic
-from gill_lite.evaluate.frechet import Frechet, cell_features, distance
-from gill_lite.evaluate.table import Evaluation, TableSpec
-from gill_lite.evaluate.tasks import CAPTIONS
+from gill_lite.evaluation.evaluate import Evaluation, TableSpec
+from gill_lite.evaluation.tasks import CAPTIONS
+from gill_lite.experiments import frechet
+from gill_lite.experiments.frechet import Frechet, cell_features, distance
+from gill_lite.report import claims
+from gill_lite.report.claims import Claim, Statistic
 
 WIDTH = 3
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from gill_lite import lab
+from gill_lite.course import lab
 from gill_lite.errors import GillError
 
 DEFAULTS = {"profile": "mini", "seeds": [0, 1], "num_stories": 300, "recompute": False, "rate": 0.1}
@@ -199,7 +199,7 @@ def test_setup_finds_the_repository_from_anywhere(tmp_path):
         "from gill_lite import lab; import os; here = lab.setup(); "
         "print(here.root, here.data.name, lab.under_test(), os.environ.get('TQDM_DISABLE'))"
     )
-    root = Path(lab.__file__).resolve().parents[1]
+    root = Path(lab.__file__).resolve().parents[2]
     for folder in (tmp_path, root / "notebooks"):
         done = subprocess.run(
             [sys.executable, "-c", code],

@@ -7,10 +7,10 @@ import tiny_backbones
 import torch
 import torch.nn.functional as F
 
-from gill_lite import losses, tokens
-from gill_lite.model import build_gill
-from gill_lite.passes import Batch
-from gill_lite.tokens import IGNORE
+from gill_lite.model import losses, tokens
+from gill_lite.model.gill import build_gill
+from gill_lite.model.passes import Batch
+from gill_lite.model.tokens import IGNORE
 
 
 def test_caption_loss_is_the_mean_negative_log_probability_of_labelled_tokens():

@@ -4,14 +4,14 @@ import pytest
 import tiny_backbones
 import torch
 
-from gill_lite import mapper_search
 from gill_lite.files import DATA, read_json
-from gill_lite.losses import generation_loss
-from gill_lite.mapper_search import Trial, best_rates, held_out_loss
-from gill_lite.mappers import KINDS
-from gill_lite.model import build_gill
-from gill_lite.tokens import encode_captions
-from gill_lite.world.training import NUM_IMAGES, training_caption
+from gill_lite.model.gill import build_gill
+from gill_lite.model.losses import generation_loss
+from gill_lite.model.mappers import KINDS
+from gill_lite.model.tokens import encode_captions
+from gill_lite.pretraining.loop import NUM_IMAGES, training_caption
+from gill_lite.training import mapper_search
+from gill_lite.training.mapper_search import Trial, best_rates, held_out_loss
 
 RESULTS = DATA.parent / "results" / "mapper_search.json"
 

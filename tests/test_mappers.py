@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from gill_lite.config import GillConfig
 from gill_lite.errors import GillError
-from gill_lite.mappers import KINDS, build_mapper
+from gill_lite.model.config import GillConfig
+from gill_lite.model.mappers import KINDS, build_mapper
 
 SMALL = {"prompt_width": 6, "prompt_slots": 8, "num_img_tokens": 4, "img_token_ids": range(9, 13)}
 SMALL |= {"mapper_width": 8, "mapper_layers": 2, "mapper_heads": 2, "mapper_ffn": 16}

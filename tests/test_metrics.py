@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gill_lite.answering.seeds import example_seed
 from gill_lite.errors import GillError
-from gill_lite.evaluate.metrics import (
+from gill_lite.evaluation.metrics import (
     Interval,
     attribute_accuracy,
     clip_similarity,
@@ -19,7 +20,6 @@ from gill_lite.evaluate.metrics import (
     recall_at_k,
     story_means,
 )
-from gill_lite.seeds import example_seed
 from gill_lite.world.scene import ATTRIBUTES, rng_for, sample_scene
 
 

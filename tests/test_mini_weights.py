@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 
-from gill_lite import backbones
-from gill_lite.checkpoint import read_joints
 from gill_lite.errors import GillError
 from gill_lite.files import DATA, read_json
+from gill_lite.model import backbones
+from gill_lite.model.checkpoint import read_joints
+from gill_lite.pretraining import pretrain
 from gill_lite.profiles import MINI as MINI_PROFILE
-from gill_lite.recipes import RECIPES, train_command
-from gill_lite.world import pretrain
+from gill_lite.training.recipes import RECIPES, train_command
 
 MINI = DATA / "mini"
 LIMIT, LIMIT_OF_ALL = 60 * 2**20, 90 * 10**6  # bytes
@@ -137,7 +137,7 @@ def test_joints_of_other_mappers_were_trained_at_the_rate_they_prefer(mapper):
 
 def test_joints_were_trained_on_these_backbones():
     from gill_lite.profiles import MINI as PROFILE
-    from gill_lite.train_state import fingerprint
+    from gill_lite.training.state import fingerprint
 
     print_now = fingerprint(backbones.load_backbones(PROFILE))
     for mapper, seed in itertools.product(("gill", *ABLATED), (0, 1, 2)):

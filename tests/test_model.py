@@ -8,12 +8,13 @@ import tiny_backbones
 import torch
 import torch.nn.functional as F
 
-from gill_lite import model, tokens
-from gill_lite.config import GillConfig
 from gill_lite.errors import GillError
-from gill_lite.mappers import KINDS
-from gill_lite.model import Gill, build_gill
-from gill_lite.passes import Batch
+from gill_lite.model import gill as model
+from gill_lite.model import tokens
+from gill_lite.model.config import GillConfig
+from gill_lite.model.gill import Gill, build_gill
+from gill_lite.model.mappers import KINDS
+from gill_lite.model.passes import Batch
 
 # Sorted by length these go round in a circle, so that sorting and its inverse differ.
 CAPTIONS = ["a small red ball", "a big blue box at the beach by night", "it turned red", "a box"]

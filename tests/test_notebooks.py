@@ -9,10 +9,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from gill_lite import notebooks
+from gill_lite.course import notebooks
 from gill_lite.errors import GillError
 
-ROOT = Path(notebooks.__file__).resolve().parents[1]
+ROOT = Path(notebooks.__file__).resolve().parents[2]
 COMMITTED = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 

@@ -11,12 +11,13 @@ import tiny_backbones
 import torch
 import torch.nn.functional as F
 
-from gill_lite import decode, tokens
-from gill_lite.backbones import check_lm
-from gill_lite.checkpoint import load_joints, save_joints
+from gill_lite.answering import decode
 from gill_lite.errors import GillError
-from gill_lite.model import Gill, build_gill
-from gill_lite.passes import Batch
+from gill_lite.model import tokens
+from gill_lite.model.backbones import check_lm
+from gill_lite.model.checkpoint import load_joints, save_joints
+from gill_lite.model.gill import Gill, build_gill
+from gill_lite.model.passes import Batch
 
 CAPTIONS = ["a small red ball", "a big blue box at the beach by night", "a box", "it turned red"]
 WORDS = len(tiny_backbones.WORDS) + 4

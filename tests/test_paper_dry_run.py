@@ -30,10 +30,10 @@ import torch
 from local_server import LocalServer
 from PIL import Image
 
-from gill_lite import official
-from gill_lite.checkpoint import read_joints, to_official
 from gill_lite.files import read_json
-from gill_lite.model import build_gill
+from gill_lite.model import official
+from gill_lite.model.checkpoint import read_joints, to_official
+from gill_lite.model.gill import build_gill
 from gill_lite.profiles import PAPER, REVISIONS
 from gill_lite.world.export import export
 

@@ -8,10 +8,8 @@ import pytest
 import tiny_backbones
 import torch
 
-from gill_lite import memory, paper_scale, scale_table, speed, tokens
-from gill_lite.errors import GillError
-from gill_lite.model import build_gill
-from gill_lite.random_backbones import (
+from benchmarks.paper_scale import paper_scale, scale_table, speed
+from benchmarks.paper_scale.random_backbones import (
     PAPER_SHAPES,
     SPARE_ROWS,
     Shapes,
@@ -20,11 +18,14 @@ from gill_lite.random_backbones import (
     random_pipeline,
     word_tokenizer,
 )
-from gill_lite.respond import Responder
-from gill_lite.scale_table import Settings
-from gill_lite.speed import WARMUP, Timing
+from benchmarks.paper_scale.scale_table import Settings
+from benchmarks.paper_scale.speed import WARMUP, Timing
+from gill_lite.answering.respond import Responder
+from gill_lite.errors import GillError
+from gill_lite.model import memory, tokens
+from gill_lite.model.gill import build_gill
 
-ROOT = Path(paper_scale.__file__).resolve().parents[1]
+ROOT = Path(paper_scale.__file__).resolve().parents[2]
 PAGE = "# page\n\n<!-- paper_scale: made -->\nold\n<!-- /paper_scale -->\n\nend\n"
 SMALL = Settings(batch_size=4, prompt_tokens=9, new_tokens=24, repeats=2, batches=(1, 3))
 PROFILE = tiny_backbones.profile(num_inference_steps=2)
@@ -221,7 +222,7 @@ def test_a_table_without_measures_has_commands_and_no_numbers():
     assert {tuple(row[1:4]) for row in rows} == {("not measured", "–", "–")}
     assert {row[5] for row in rows} == {"–"}
     commands = [row[6] for row in rows]
-    assert commands[0] == "`python -m gill_lite.paper_scale --measure train`"
+    assert commands[0] == "`python -m benchmarks.paper_scale --measure train`"
     assert [kind for kind in scale_table.KINDS if f"--measure {kind}`" in str(commands)] == list(
         scale_table.KINDS
     )
@@ -321,7 +322,7 @@ def test_the_command_measures_writes_and_prints(tmp_path, monkeypatch, capsys, b
     (row,), about = found["train"]["rows"], found["train"]["about"]
     assert row["what"] == "training step, 4 pairs in 2 micro-batches" and row["median"] > 0
     assert len(row["seconds"]) == 3
-    assert about["command"].startswith(f"python -m gill_lite.paper_scale {options} -o ")
+    assert about["command"].startswith(f"python -m benchmarks.paper_scale {options} -o ")
     assert set(scale_table.VERSIONS) <= set(about["libraries"])
     assert about["lm"].startswith("random OPTForCausalLM of 0.00 B") and about["machine"] == "CPU"
     told = capsys.readouterr().out
@@ -396,6 +397,6 @@ def test_the_papers_shapes_are_those_that_memory_is_counted_from():
 def test_a_configuration_of_no_lm_is_refused(lm, told, tmp_path, monkeypatch):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(lm))
-    monkeypatch.setattr("gill_lite.random_backbones.PAPER_SHAPES", TINY)
+    monkeypatch.setattr("benchmarks.paper_scale.random_backbones.PAPER_SHAPES", TINY)
     with pytest.raises(GillError, match=told):
         paper_scale.paper_backbones("cpu", path)

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from gill_lite import losses, official
-from gill_lite.checkpoint import load_joints, load_official, to_official
-from gill_lite.convert import convert
-from gill_lite.decode import Sampling, generate, nucleus, pad_left
-from gill_lite.tokens import IGNORE, Captions
+from gill_lite.answering.decode import Sampling, generate, nucleus, pad_left
+from gill_lite.fetching.convert import convert
+from gill_lite.model import losses, official
+from gill_lite.model.checkpoint import load_joints, load_official, to_official
+from gill_lite.model.tokens import IGNORE, Captions
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "official_parity"
 pytestmark = pytest.mark.skipif(

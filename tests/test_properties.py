@@ -17,14 +17,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gill_lite import decision, decode, losses, model, tokens, train_data
+from gill_lite.answering import decision, decode
+from gill_lite.answering.index import ImageIndex
+from gill_lite.answering.respond import Responder
 from gill_lite.datasets.captions import pairs_dataset, read_captions
-from gill_lite.passes import Batch
+from gill_lite.model import gill as model
+from gill_lite.model import losses, tokens
+from gill_lite.model.passes import Batch
+from gill_lite.model.tokens import IGNORE, Captions
 from gill_lite.profiles import PAPER
-from gill_lite.respond import Responder
-from gill_lite.retrieval import ImageIndex
-from gill_lite.tokens import IGNORE, Captions
-from gill_lite.train_step import label_counts
+from gill_lite.training import data as train_data
+from gill_lite.training.step import label_counts
 
 WORDS = [*tiny_backbones.WORDS, "[IMG0]", "[IMG1]", "<|image|>", "</s>", "zebra"]
 

@@ -10,7 +10,7 @@ from PIL import Image
 from gill_lite.datasets.visdial import Dialogue
 from gill_lite.datasets.vist import VistStory
 from gill_lite.errors import GillError
-from gill_lite.evaluate import protocol as pr
+from gill_lite.evaluation import protocol as pr
 from gill_lite.files import DATA
 
 # ---- contexts ----------------------------------------------------------------------------

@@ -5,14 +5,18 @@ import dataclasses
 import pandas as pd
 import pytest
 
+from gill_lite import provenance
 from gill_lite.errors import GillError
-from gill_lite.evaluate import claims, protocol, provenance, run, table, tables
-from gill_lite.evaluate.catalog import CONTEXT, TABLE1, TABLE2, TOKENS, get_table
-from gill_lite.evaluate.scorer import Scorer
-from gill_lite.evaluate.tasks import VISDIAL, VIST, of_files, of_world
+from gill_lite.evaluation import evaluate as table
+from gill_lite.evaluation import protocol, run
+from gill_lite.evaluation.scorer import Scorer
+from gill_lite.evaluation.tables import CONTEXT, TABLE1, TABLE2, TOKENS, get_table
+from gill_lite.evaluation.tasks import VISDIAL, VIST, of_files, of_world
+from gill_lite.experiments.readme import reference_runs, with_course, with_results
+from gill_lite.experiments.reproduce import TABLES
 from gill_lite.files import DATA, read_json
-from gill_lite.readme import reference_runs, with_course, with_results
-from gill_lite.reproduce import TABLES
+from gill_lite.report import claims
+from gill_lite.report import numbers as tables
 from gill_lite.world.scene import ATTRIBUTES
 
 RESULTS = DATA.parent / "results"

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from gill_lite import lab
-from gill_lite.evaluate import claims, report, summary
-from gill_lite.evaluate.metrics import Interval, attribute_accuracy
+from gill_lite.course import lab
+from gill_lite.evaluation.metrics import Interval, attribute_accuracy
 from gill_lite.files import DATA
+from gill_lite.report import claims, summary
+from gill_lite.report import page as report
 from gill_lite.world.scene import ATTRIBUTES, rng_for, sample_scene
 
 COMMITTED = DATA.parent / "results"

@@ -8,8 +8,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from pretended import pretend_repository
 
-from gill_lite import cli, reproduce
-from gill_lite.evaluate.catalog import TABLES as EVALUATED
+from gill_lite.cli import main as cli
+from gill_lite.evaluation.tables import TABLES as EVALUATED
+from gill_lite.experiments import reproduce
 from gill_lite.files import read_json
 
 PARAMETERS = """profile = "mini"  # a

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from gill_lite.answering.respond import load_responder, to_pil
 from gill_lite.errors import GillError
-from gill_lite.respond import load_responder, to_pil
 from gill_lite.world.render import render
 from gill_lite.world.scene import rng_for, sample_scene
 
@@ -113,9 +113,9 @@ def test_to_pil_rounds_and_clips():
 def test_a_folder_with_an_index_and_a_classifier_retrieves_and_decides(responder, tmp_path):
     import shutil
 
-    from gill_lite.decision import DECISION, LinearDecision
+    from gill_lite.answering.decision import DECISION, LinearDecision
+    from gill_lite.answering.index import INDEX, ImageIndex
     from gill_lite.files import DATA
-    from gill_lite.retrieval import INDEX, ImageIndex
 
     folder = tmp_path / "joints"
     shutil.copytree(DATA / "mini" / "joints" / "gill-0", folder)

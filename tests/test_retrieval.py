@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from gill_lite import retrieval
+from gill_lite.answering import index as retrieval
+from gill_lite.answering.index import ImageIndex, Names
 from gill_lite.errors import GillError
-from gill_lite.evaluate.metrics import recall_at_k
-from gill_lite.retrieval import ImageIndex, Names
+from gill_lite.evaluation.metrics import recall_at_k
 
 
 def vectors(n: int, seed: int = 0, width: int = 16) -> torch.Tensor:

@@ -7,14 +7,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gill_lite import recipes
+from gill_lite.answering.index import ImageIndex
+from gill_lite.answering.respond import load_responder
 from gill_lite.errors import GillError
-from gill_lite.evaluate import claims, retrieving
-from gill_lite.evaluate.protocol import VIST_CONTEXTS
-from gill_lite.evaluate.run import scores_frame
-from gill_lite.evaluate.tasks import VIST, of_world
-from gill_lite.respond import load_responder
-from gill_lite.retrieval import ImageIndex
+from gill_lite.evaluation.protocol import VIST_CONTEXTS
+from gill_lite.evaluation.run import scores_frame
+from gill_lite.evaluation.tasks import VIST, of_world
+from gill_lite.experiments import contextual_retrieval as retrieving
+from gill_lite.report import claims
+from gill_lite.training import recipes
 
 STORIES = 6
 

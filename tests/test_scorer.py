@@ -5,14 +5,14 @@ import pytest
 import tiny_evaluation as tiny
 import torch
 
+from gill_lite.answering.respond import to_pil
+from gill_lite.answering.seeds import example_seed
 from gill_lite.datasets.images import open_image
-from gill_lite.evaluate.cache import SampleCache, key_of
-from gill_lite.evaluate.judge import Judge, resized
-from gill_lite.evaluate.protocol import CORRECTED, OFFICIAL, Protocol
-from gill_lite.evaluate.run import work_items
-from gill_lite.evaluate.tasks import VISDIAL, VIST
-from gill_lite.respond import to_pil
-from gill_lite.seeds import example_seed
+from gill_lite.evaluation.cache import SampleCache, key_of
+from gill_lite.evaluation.judge import Judge, resized
+from gill_lite.evaluation.protocol import CORRECTED, OFFICIAL, Protocol
+from gill_lite.evaluation.run import work_items
+from gill_lite.evaluation.tasks import VISDIAL, VIST
 
 CELLS = [("sd", "captions5", 0), ("gill", "captions5", 0), ("gill", "captions5_images4", 0)]
 

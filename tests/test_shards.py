@@ -7,14 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from gill_lite import provenance
+from gill_lite.cli.evaluate_command import run_shared
 from gill_lite.errors import GillError
-from gill_lite.evaluate import provenance
-from gill_lite.evaluate import run as runs
-from gill_lite.evaluate.command import run_shared
-from gill_lite.evaluate.protocol import VIST_CONTEXTS
-from gill_lite.evaluate.shards import ALL, Shard, merge
-from gill_lite.evaluate.table import Evaluation, TableSpec
-from gill_lite.evaluate.tasks import VIST
+from gill_lite.evaluation import run as runs
+from gill_lite.evaluation.evaluate import Evaluation, TableSpec
+from gill_lite.evaluation.protocol import VIST_CONTEXTS
+from gill_lite.evaluation.shards import ALL, Shard, merge
+from gill_lite.evaluation.tasks import VIST
 
 SPEC = TableSpec("9", "table9", "A table", VIST, tuple(VIST_CONTEXTS.values()))
 STORIES = [str(n) for n in range(7)]

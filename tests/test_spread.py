@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from gill_lite import recipes
-from gill_lite.evaluate import claims, spread
-from gill_lite.evaluate.catalog import TABLE1, TABLES
-from gill_lite.evaluate.protocol import VIST_CONTEXTS
+from gill_lite.evaluation.protocol import VIST_CONTEXTS
+from gill_lite.evaluation.tables import TABLE1, TABLES
+from gill_lite.report import claims, spread
+from gill_lite.training import recipes
 
 FIVE = VIST_CONTEXTS["captions5"]
 

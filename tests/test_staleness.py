@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from gill_lite.errors import GillError
-from gill_lite.evaluate import staleness
-from gill_lite.evaluate.protocol import VIST_CONTEXTS, Context, vist_prompt
-from gill_lite.evaluate.tasks import VIST, of_world
+from gill_lite.evaluation.protocol import VIST_CONTEXTS, Context, vist_prompt
+from gill_lite.evaluation.tasks import VIST, of_world
+from gill_lite.experiments import stale_pictures as staleness
 from gill_lite.world.language import story
 from gill_lite.world.scene import ATTRIBUTES, Scene, rng_for
 

@@ -45,7 +45,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def name_of(path: Path) -> str:
-    """evaluate.run for gill_lite/evaluate/run.py; "" for the package itself."""
+    """evaluate.run for gill_lite/evaluation/run.py; "" for the package itself."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
@@ -88,7 +88,7 @@ def test_nothing_imports_lab():
 
 def test_the_import_rule_can_tell(tmp_path):
     file = tmp_path / "x.py"
-    file.write_text("def f():\n    from gill_lite.evaluate import run\n")
+    file.write_text("def f():\n    from gill_lite.evaluation import run\n")
     assert "evaluate.run" in imported(file) and row_of("evaluate.run") > row_of("tokens")
 
 
@@ -109,7 +109,7 @@ def test_files_and_functions_can_be_read_in_one_sitting(path):
 
 
 def test_the_package_alone_loads_none_of_the_heavy_libraries():
-    code = "import sys, gill_lite, gill_lite.cli; print(*sys.modules)"
+    code = "import sys, gill_lite, gill_lite.cli.main; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert not set(HEAVY) & set(loaded.stdout.split()), "help and errors must come at once"
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from gill_lite.errors import GillError
-from gill_lite.evaluate import tables as tb
-from gill_lite.evaluate.protocol import VISDIAL_CONTEXTS, VIST_CONTEXTS
+from gill_lite.evaluation.protocol import VISDIAL_CONTEXTS, VIST_CONTEXTS
+from gill_lite.report import numbers as tb
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gill_lite import tokens
 from gill_lite.errors import GillError
-from gill_lite.tokens import IGNORE, Captions, Rows
+from gill_lite.model import tokens
+from gill_lite.model.tokens import IGNORE, Captions, Rows
 
 IMG = (20, 21, 22)  # R = 3
 

@@ -11,13 +11,16 @@ import tiny_launch
 import torch
 from safetensors.torch import load_file
 
-from gill_lite import checkpoint, gather, profiles, tokens, train_command
+from gill_lite import profiles
+from gill_lite.cli import train_command
 from gill_lite.errors import GillError
-from gill_lite.model import build_gill
+from gill_lite.model import checkpoint, tokens
+from gill_lite.model.gill import build_gill
 from gill_lite.profiles import PAPER
-from gill_lite.train import LOG, TENSORBOARD, train
-from gill_lite.train_data import Order, image_features, split_batch
-from gill_lite.train_step import Stepper, joins, label_counts, learning_rate
+from gill_lite.training import processes as gather
+from gill_lite.training.data import Order, image_features, split_batch
+from gill_lite.training.step import Stepper, joins, label_counts, learning_rate
+from gill_lite.training.train import LOG, TENSORBOARD, train
 
 WORDS = ["a small red ball", "a big blue box", "a ball at the beach", "a box by night", "it turned"]
 PAIRS = [(i, f"{WORDS[i % 5]} {WORDS[i % 3]}") for i in range(10)]
@@ -335,7 +338,7 @@ def test_no_step_reads_or_moves_the_global_generators(run, tmp_path):
 
 
 def test_text_embeddings_are_computed_each_step_and_kept_nowhere(run, tmp_path, monkeypatch):
-    module, asked = sys.modules["gill_lite.train"], []
+    module, asked = sys.modules["gill_lite.training.train"], []
     compute = module.prompt_targets
     monkeypatch.setattr(module, "prompt_targets", lambda *a: asked.append(a[1]) or compute(*a))
     run("out", steps=4)

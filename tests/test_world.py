@@ -5,7 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from gill_lite.world import corpus, language, training
+from gill_lite.pretraining import loop as training
+from gill_lite.world import corpus, language
 from gill_lite.world.render import render
 from gill_lite.world.scene import (
     ATTRIBUTES,
@@ -181,7 +182,8 @@ def test_fit_stops_at_a_loss_that_is_not_finite(tmp_path):
 
 
 def test_tokenizers_keep_one_word_one_token():
-    from gill_lite.world import stage_clip, stage_lm
+    from gill_lite.pretraining import clip as stage_clip
+    from gill_lite.pretraining import lm as stage_lm
 
     lm, clip = stage_lm.build_tokenizer(), stage_clip.build_tokenizer()
     text = "Q: is it a small red ball ?\nA: yes ."
@@ -195,7 +197,7 @@ def test_tokenizers_keep_one_word_one_token():
 @pytest.mark.parametrize("stage", ["clips", "all"])
 def test_unknown_stage_is_one_sentence(stage, tmp_path):
     from gill_lite.errors import GillError
-    from gill_lite.world import pretrain
+    from gill_lite.pretraining import pretrain
 
     with pytest.raises(GillError, match=f"unknown stage '{stage}'; the stages are clip, lm"):
         pretrain.run(stage, tmp_path / "out", tmp_path / "work")

@@ -9,7 +9,8 @@ import numpy as np
 import tiny_launch
 from PIL import Image
 
-from gill_lite import cli, profiles
+from gill_lite import profiles
+from gill_lite.cli import main as cli
 
 PARAMETERS = "\n".join(  # the cell of table 1's notebook
     f"{name} = {value!r}  # a" for name, value in
@@ -40,7 +41,8 @@ def small_joints(monkeypatch) -> None:
 
 def small_probes(monkeypatch, steps: int = 6) -> None:
     """`gill-lite pretrain probes` on sixteen pictures, a checkpoint each step."""
-    from gill_lite.world import stage_probes, training
+    from gill_lite.pretraining import loop as training
+    from gill_lite.pretraining import probes as stage_probes
 
     for module in (training, stage_probes):
         monkeypatch.setattr(module, "NUM_IMAGES", 16)
@@ -59,7 +61,7 @@ def pretrain(work: Path, *more: str) -> int:
 
 def before_loss(monkeypatch, number: int, act) -> None:
     """Call `act(loss)` in step `number` of the stage `probes`; it returns the loss to take."""
-    from gill_lite.world import stage_probes
+    from gill_lite.pretraining import probes as stage_probes
 
     loss, made = stage_probes.classification_loss, []
 

@@ -5,13 +5,13 @@ import dataclasses
 import tiny_backbones
 import torch
 
-from gill_lite.checkpoint import save_joints
-from gill_lite.evaluate.judge import Judge
-from gill_lite.evaluate.models import GillDrawer, StableDiffusion
-from gill_lite.evaluate.scorer import Scorer
-from gill_lite.evaluate.tasks import of_world
-from gill_lite.model import build_gill
-from gill_lite.respond import Responder
+from gill_lite.answering.respond import Responder
+from gill_lite.evaluation.drawers import GillDrawer, StableDiffusion
+from gill_lite.evaluation.judge import Judge
+from gill_lite.evaluation.scorer import Scorer
+from gill_lite.evaluation.tasks import of_world
+from gill_lite.model.checkpoint import save_joints
+from gill_lite.model.gill import build_gill
 from gill_lite.world.export import write_captions, write_visdial, write_vist
 
 

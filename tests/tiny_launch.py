@@ -28,11 +28,11 @@ def features(backbones) -> torch.Tensor:
 
 def step_results(join: bool, micro_batches: int, rank: int = 0, size: int = 1, rows=slice(None)):
     """Losses and summed gradients of one step in float64, by name."""
-    from gill_lite import gather
-    from gill_lite.model import build_gill
-    from gill_lite.train import make_batch
-    from gill_lite.train_data import Examples, split_batch
-    from gill_lite.train_step import Stepper
+    from gill_lite.model.gill import build_gill
+    from gill_lite.training import processes as gather
+    from gill_lite.training.data import Examples, split_batch
+    from gill_lite.training.step import Stepper
+    from gill_lite.training.train import make_batch
 
     backbones = tiny_backbones.backbones()
     images, captions = features(backbones)[rows].double(), CAPTIONS[rows]
@@ -76,7 +76,7 @@ def gradients(folder: str) -> None:
 
 def broken(folder: str) -> None:
     from gill_lite.errors import GillError
-    from gill_lite.train import train
+    from gill_lite.training.train import train
 
     backbones = tiny_backbones.backbones()
     images = features(backbones)
@@ -91,7 +91,8 @@ def broken(folder: str) -> None:
 
 
 def train(*arguments: str) -> None:
-    from gill_lite import cli, profiles
+    from gill_lite import profiles
+    from gill_lite.cli import main as cli
 
     profiles.PROFILES["paper"] = profiles.PAPER.replace(**TINY)
     status = cli.main(["train", *arguments])

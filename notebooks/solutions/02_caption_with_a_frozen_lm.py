@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-
 from gill_lite.tokens import IGNORE
 
 LOOK_FOR = {

@@ -1,7 +1,6 @@
 """Solutions of 03_learn_img_tokens, what to look for, and typical wrong answers."""
 
 import torch
-
 from gill_lite.tokens import IGNORE
 
 LOOK_FOR = {

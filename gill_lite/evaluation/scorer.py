@@ -1,0 +1,135 @@
+"""Draw and score: the one path from a work item to its scores, for every table."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gill_lite.answering.respond import to_pixels
+from gill_lite.answering.seeds import example_seed
+from gill_lite.datasets.images import open_image
+from gill_lite.evaluation import metrics
+from gill_lite.evaluation.cache import SampleCache
+from gill_lite.evaluation.drawers import Drawer, Models
+from gill_lite.evaluation.judge import Judge
+from gill_lite.evaluation.protocol import CORRECTED, Context, Protocol
+from gill_lite.evaluation.run import WorkItem
+from gill_lite.evaluation.tasks import Dataset
+
+DIGITS = 6  # of a kept score
+
+
+class Scorer:
+    """Scores batches of work items, which share a cell (method, context, seed)."""
+
+    def __init__(
+        self, dataset: Dataset, models: Models, judge: Judge | None = None,
+        protocol: Protocol = CORRECTED, run_seed: int = 0, cache: SampleCache | None = None,
+        contexts: dict[str, Context] | None = None,
+    ):  # fmt: skip
+        """cache: None draws every picture anew. contexts: by default the task's own."""
+        self.dataset, self.task, self.models = dataset, dataset.task, models
+        self.contexts = contexts or dataset.task.contexts
+        self.judge = judge or Judge(next(iter(models.values())).responder.backbones)
+        self.protocol, self.run_seed, self.cache = protocol, run_seed, cache
+        self.examples = {example.example_id: example for example in dataset.examples}
+        self.owners = _owners(dataset, protocol)
+        self.place = {example_id: i for i, example_id in enumerate(self.examples)}
+        self.streams: dict[Drawer, NoiseStream] = {}
+        self.known_features: dict[str, Tensor] = {}
+
+    def __call__(self, items: list[WorkItem]) -> list[dict]:
+        """Scores of the items."""
+        return self.score(items, self.draw(items))
+
+    # ---- drawing -------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def draw(self, items: list[WorkItem]) -> Tensor:
+        """The pictures (B, 3, H, W) in 0..1 that the items are scored with."""
+        method, context, seed = items[0].cell
+        drawer = self.models[method, seed]
+        names = [self.owners[item.example_id] for item in items]
+        examples = [self.examples[name] for name in names]
+        conditions = drawer.conditions(self.task, examples, self.contexts[context])
+        generators = [self.generator(drawer, name) for name in names]
+        return drawer.pictures(conditions, generators, self.cache)
+
+    def generator(self, drawer: Drawer, example_id: str) -> torch.Generator:
+        """The noise of an example's picture, by the protocol."""
+        if not self.protocol.one_generator:
+            seed = example_seed(self.run_seed, example_id)
+            return torch.Generator().manual_seed(seed)
+        stream = self.streams.setdefault(drawer, NoiseStream(drawer, self.run_seed))
+        return stream.at(self.place[example_id])
+
+    # ---- scoring -------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def score(self, items: list[WorkItem], pictures: Tensor) -> list[dict]:
+        """The metrics of each item's picture against its example's true one."""
+        examples = [self.examples[item.example_id] for item in items]
+        real = [self.truth(example) for example in examples]
+        columns = {}
+        if "clip_similarity" in self.judge.names:
+            true = self._true_features(examples, real)  # (B, P)
+            drawn = self.judge.features(pictures)
+            columns["clip_similarity"] = metrics.clip_similarity(drawn, true)
+        if "lpips" in self.judge.names and self._pairs_for_lpips():
+            columns["lpips"] = self.judge.lpips(pictures, real)
+        if "attribute_accuracy" in self.judge.names and self.dataset.scenes:
+            scenes = [self.dataset.scenes[self.task.target(example)[0]] for example in examples]
+            right = self.judge.attributes(pictures, scenes)
+            columns["attribute_accuracy"] = right.mean
+            columns |= {f"right_{name}": hits for name, hits in right.per_attribute.items()}
+        rows = [
+            {name: round(float(values[i]), DIGITS) for name, values in columns.items()}
+            for i in range(len(items))
+        ]
+        for item, row in zip(items, rows, strict=True):
+            if self.owners[item.example_id] != item.example_id:
+                row.pop("lpips", None)  # of one file there is one LPIPS
+        return rows
+
+    def truth(self, example) -> Tensor:
+        """The true picture of an example (3, H, W) in 0..1, as large as it is."""
+        return to_pixels(open_image(self.task.target(example)[1]))
+
+    def _true_features(self, examples: Sequence, real: list[Tensor]) -> Tensor:
+        """CLIP's embeddings of the true pictures (B, P), each computed once."""
+        names = [self.task.target(example)[0] for example in examples]
+        for name, pixels in zip(names, real, strict=True):
+            if name not in self.known_features:
+                self.known_features[name] = self.judge.features([pixels])[0]
+        return torch.stack([self.known_features[name] for name in names])
+
+    def _pairs_for_lpips(self) -> bool:
+        return self.protocol.visdial_lpips or self.task.name != "visdial"
+
+
+def _owners(dataset: Dataset, protocol: Protocol) -> dict[str, str]:
+    """Example id -> id of the example whose picture it is scored with."""
+    names = [example.example_id for example in dataset.examples]
+    if protocol.output_key == "example":
+        return dict(zip(names, names, strict=True))
+    targets = [dataset.task.target(example)[0] for example in dataset.examples]
+    last = dict(zip(targets, names, strict=True))  # later pictures overwrite earlier ones
+    return {name: last[target] for name, target in zip(names, targets, strict=True)}
+
+
+class NoiseStream:
+    """One generator for all pictures, and how it stood before each of them."""
+
+    def __init__(self, drawer: Drawer, seed: int):
+        self.drawer = drawer
+        self.generator = torch.Generator().manual_seed(seed)
+        self.states = [self.generator.get_state()]
+
+    def at(self, place: int) -> torch.Generator:
+        """A generator that stands where the one for all does before picture `place`."""
+        while len(self.states) <= place:
+            self.drawer.noise(self.generator)
+            self.states.append(self.generator.get_state())
+        own = torch.Generator()
+        own.set_state(self.states[place])
+        return own

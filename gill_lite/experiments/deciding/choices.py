@@ -1,0 +1,239 @@
+"""Learning to choose between a retrieved and a generated picture, and what the choice is worth.
+
+Input is the table of pairs of `deciding.compute` with the raters' labels (`voting.with_votes`).
+A prompt's scene is in one part only, train, validation or test, and the intervals resample
+scenes, since prompts of one scene are alike (112 novel scenes make 450 prompts).
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from gill_lite.answering.decision import CLASSES, LinearDecision, macro_f1
+from gill_lite.errors import GillError
+from gill_lite.evaluation.metrics import CONFIDENCE, RESAMPLES, Interval
+
+PARTS = ("train", "validation", "test")
+FOLDS = {"test": (0, 1), "validation": (2,), "train": (3, 4, 5)}  # a third for the test, as there
+REGULARISATIONS = tuple(10.0**p for p in range(-4, 3))
+CONSTANTS = ("gen", "ret")
+METHODS = {
+    "gen": "always generate",
+    "ret": "always retrieve",
+    "coin": "a coin, as biased as the labels",
+    "threshold": "threshold on the retrieval score",
+    "linear": "linear decision on [IMG0]",
+    "perfect": "the better picture (oracle)",
+}
+
+
+# ---- choosing ----------------------------------------------------------------------------
+
+
+def split_by_scene(asked, seed: int = 0) -> dict[str, str]:
+    """Example id -> "train" (a half), "validation" (a sixth) or "test" (a third).
+
+    Seen and novel scenes are in each part alike; all prompts of a scene are in the same part.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = StratifiedGroupKFold(n_splits=6, shuffle=True, random_state=seed)
+    split, scenes = [q.split for q in asked], [str(q.scene) for q in asked]
+    part_of = {fold: part for part, members in FOLDS.items() for fold in members}
+    parts = {}
+    for fold, (_, held) in enumerate(folds.split(np.zeros(len(asked)), split, scenes)):
+        parts |= {asked[i].example_id: part_of[fold] for i in held}
+    return parts
+
+
+def fit_linear(features, labels, parts) -> tuple[LinearDecision, float]:
+    """The linear classifier on confidently labelled prompts, and its regularisation.
+
+    features (N, D); labels and parts: N each. The regularisation is the best of
+    REGULARISATIONS on the validation part; with it the classifier is fitted to train and
+    validation together. The test part is not looked at.
+    """
+    features, labels, parts = (np.asarray(x) for x in (features, labels, parts))
+    train, validation = (np.isin(labels, CLASSES) & (parts == part) for part in PARTS[:2])
+    if not validation.any():
+        raise GillError("no prompt of the validation part has a confident label; ask for more")
+    scores = []
+    for strength in REGULARISATIONS:
+        model = LinearDecision.fit(features[train], labels[train], strength)
+        answers = model.decide(features[validation]).answers
+        scores.append(macro_f1(labels[validation], answers))
+    best = REGULARISATIONS[int(np.argmax(scores))]
+    both = train | validation
+    return LinearDecision.fit(features[both], labels[both], best), best
+
+
+def fit_threshold(scores, labels, parts) -> float:
+    """The retrieval score from which on to retrieve, best by macro F1 on train and validation.
+
+    scores (N,): cosine of query and retrieved picture.
+    """
+    scores, labels, parts = (np.asarray(x) for x in (scores, labels, parts))
+    known = np.isin(labels, CLASSES) & (parts != "test")
+    candidates = np.quantile(scores[known], np.linspace(0, 1, 101))
+    values = [
+        macro_f1(labels[known], np.where(scores[known] >= t, "ret", "gen")) for t in candidates
+    ]
+    return float(candidates[int(np.argmax(values))])
+
+
+def choose(frame: pd.DataFrame, parts: dict[str, str], features: dict[int, np.ndarray]):
+    """The table with `part` and a column of answers for each of METHODS; and what was fitted.
+
+    frame: one row a (question, seed), in the order of the questions within a seed. features:
+    by seed, (questions, D).
+    """
+    frame = frame.assign(part=frame.example.map(parts))
+    fitted, pieces = [], []
+    for seed, rows in frame.groupby("seed", sort=True):
+        model, strength = fit_linear(features[seed], rows.label, rows.part)
+        threshold = fit_threshold(rows.retrieved_score, rows.label, rows.part)
+        pieces.append(rows.assign(
+            threshold=np.where(rows.retrieved_score >= threshold, "ret", "gen"),
+            linear=model.decide(features[seed]).answers,
+        ))  # fmt: skip
+        fitted.append({"seed": int(seed), "regularisation": strength, "threshold": threshold})
+    return with_references(pd.concat(pieces)), fitted
+
+
+def with_references(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with the answers that need no fitting: constants, coin and oracle.
+
+    The coin's column holds its chance of "ret": their share among the confident labels of train
+    and validation. The oracle generates where both pictures are equally right.
+    """
+    known = frame[frame.label.isin(CLASSES) & (frame.part != "test")]
+    share = (known.label == "ret").groupby(known.seed).mean()
+    better = np.where(frame.retrieved > frame.generated, "ret", "gen")
+    return frame.assign(gen="gen", ret="ret", coin=frame.seed.map(share), perfect=better)
+
+
+# ---- what the choice is worth ------------------------------------------------------------
+
+
+def chance_of_ret(answers) -> np.ndarray:
+    """Answers as the chance that they are "ret", (N,): 0, 1, or as given; NaN for `same`."""
+    answers = pd.Series(answers)
+    if pd.api.types.is_numeric_dtype(answers):
+        return answers.to_numpy(dtype=float)
+    return answers.map({"gen": 0.0, "ret": 1.0}).to_numpy(dtype=float)
+
+
+def scene_interval(values, scenes: Sequence[str], statistic: Callable) -> Interval:
+    """A statistic of totals with a bootstrap interval (BCa) over scenes.
+
+    values (N, K) are summed over rows; statistic: totals (..., K) -> (...). scenes: N names.
+    """
+    from scipy.stats import bootstrap
+
+    values = np.asarray(values, dtype=np.float64)
+    totals = pd.DataFrame(values).groupby(np.asarray(scenes)).sum().to_numpy()  # (S, K)
+    value = float(statistic(totals.sum(axis=0)))
+    each = statistic(totals.sum(axis=0) - totals)  # leaving out one scene
+    if len(totals) < 2 or np.ptp(each) < 1e-12:
+        return Interval(value, None, None, len(values), "all scenes are alike")
+    low, high = bootstrap(
+        (np.arange(len(totals)),), lambda rows, axis: statistic(totals[rows].sum(axis=-2)),
+        n_resamples=RESAMPLES, batch=500, confidence_level=CONFIDENCE, vectorized=True,
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    if not np.isfinite([low, high]).all():
+        return Interval(value, None, None, len(values), "too few different scores")
+    return Interval(value, float(low), float(high), len(values))
+
+
+def confusion(truth, answers, seeds, all_seeds: Sequence[int]) -> np.ndarray:
+    """(N, J * 4): where a row counts, at its seed and its pair of truth and answer.
+
+    Zero where the truth is no confident label or the answer is `same`; a coin counts by halves.
+    """
+    truth, seeds, chance = np.asarray(truth), np.asarray(seeds), chance_of_ret(answers)
+    given = {"gen": np.nan_to_num(1 - chance), "ret": np.nan_to_num(chance)}
+    cells = [
+        (seeds == seed) * (truth == a) * given[b]
+        for seed in all_seeds for a in CLASSES for b in CLASSES
+    ]  # fmt: skip
+    return np.stack(cells, axis=-1)
+
+
+def macro_f1_of_counts(counts) -> np.ndarray:
+    """Macro F1 from counts (..., J * 4) of `confusion`, mean over the J seeds -> (...)."""
+    counts = np.asarray(counts).reshape(*np.shape(counts)[:-1], -1, 2, 2)  # (..., J, truth, answer)
+    right = np.einsum("...ii->...i", counts)
+    total = counts.sum(-1) + counts.sum(-2)  # as truth and as answer
+    return (2 * right / np.maximum(total, 1)).mean(axis=(-1, -2))
+
+
+def quality(frame: pd.DataFrame, answers) -> np.ndarray:
+    """Share of the six attributes that the chosen pictures have, (N,)."""
+    chance = chance_of_ret(answers)
+    return (chance * frame.retrieved.to_numpy() + (1 - chance) * frame.generated.to_numpy()) / 6
+
+
+def f1_interval(frame: pd.DataFrame, scenes, method: str) -> Interval:
+    """Macro F1 of a column of answers against the confident labels, mean over seeds."""
+    counts = confusion(frame.label, frame[method], frame.seed, sorted(set(frame.seed)))
+    return _of_labelled(frame, counts, scenes, macro_f1_of_counts)
+
+
+def f1_lead(frame: pd.DataFrame, scenes, method: str, others: Sequence[str]) -> Interval:
+    """Macro F1 of `method` minus that of the best of `others`, paired."""
+    seeds, methods = sorted(set(frame.seed)), (method, *others)
+    counts = [confusion(frame.label, frame[m], frame.seed, seeds) for m in methods]
+
+    def lead(totals):
+        own, *rest = (macro_f1_of_counts(c) for c in np.split(totals, len(methods), axis=-1))
+        return own - np.max(rest, axis=0)
+
+    return _of_labelled(frame, np.concatenate(counts, axis=1), scenes, lead)
+
+
+def raters_interval(frame: pd.DataFrame, scenes) -> Interval:
+    """Macro F1 of the raters' own votes against the label they are part of, mean over raters."""
+    votes, seeds = frame.votes.str.split(" ", expand=True), sorted(set(frame.seed))
+    counts = [confusion(frame.label, votes[r], frame.seed, seeds) for r in votes]
+    return _of_labelled(frame, np.concatenate(counts, axis=1), scenes, macro_f1_of_counts)
+
+
+def _of_labelled(frame, counts, scenes, statistic) -> Interval:
+    known = np.isin(frame.label, CLASSES)
+    if not known.any():
+        raise GillError("no prompt has a confident label; macro F1 is undefined")
+    if len(set(frame.label[known])) == 1:
+        return Interval(None, None, None, int(known.sum()), "all labels are alike")
+    return scene_interval(counts[known], np.asarray(scenes)[known], statistic)
+
+
+def people_interval(prompts) -> Interval:
+    """`decision.human_macro_f1` of real prompts, with an interval over prompts."""
+    number = max(len(prompt.votes) for prompt in prompts)
+    known = [p for p in prompts if p.label in CLASSES]
+    counts = [
+        confusion([p.label for p in known], [(*p.votes, *["same"] * number)[i] for p in known],
+                  np.zeros(len(known)), [0])
+        for i in range(number)
+    ]  # fmt: skip
+    counts = np.concatenate(counts, axis=1)
+    return scene_interval(counts, [*map(str, range(len(known)))], macro_f1_of_counts)
+
+
+def quality_interval(frame: pd.DataFrame, scenes, method: str) -> Interval:
+    """Attribute accuracy of the pictures that `method` chooses."""
+    return quality_lead(frame, scenes, method, ())
+
+
+def quality_lead(frame: pd.DataFrame, scenes, method: str, others: Sequence[str]) -> Interval:
+    """Attribute accuracy of `method` minus that of the best of `others`, paired."""
+    values = [quality(frame, frame[m]) for m in (method, *others)]
+    values = np.stack([*values, np.ones(len(frame))], axis=1)
+
+    def lead(totals):
+        means = totals[..., :-1] / totals[..., -1:]
+        return means[..., 0] - (means[..., 1:].max(axis=-1) if others else 0)
+
+    return scene_interval(values, scenes, lead)

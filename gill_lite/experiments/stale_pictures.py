@@ -1,0 +1,219 @@
+"""When do a story's pictures help to draw its last one? (mini world only)
+
+A picture shows the scene as it was then. What a later sentence changes, it shows wrong: it is
+stale. So each attribute of a story is a case of one of four kinds, by what the words and the
+pictures seen so far say of it, and each kind is scored with and without the pictures.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from gill_lite.errors import GillError
+from gill_lite.evaluation.evaluate import TableSpec
+from gill_lite.evaluation.metrics import Interval, mean_interval, paired_interval
+from gill_lite.evaluation.protocol import VIST_CONTEXTS, Context, vist_prompt
+from gill_lite.evaluation.run import story_table
+from gill_lite.evaluation.tasks import VIST
+from gill_lite.world.scene import ATTRIBUTES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS = {
+    "untold": "only the pictures tell it",
+    "steady": "told; every picture shows it right",
+    "earlier": "told; changed before the last shown picture",
+    "last": "told; changed after the last shown picture",
+}
+ALL = "all"  # in place of an attribute's name
+PLAIN, FULL = VIST_CONTEXTS["captions5"], VIST_CONTEXTS["captions5_images4"]
+
+
+def kind(story, scenes: dict, attribute: str, context: Context) -> str:
+    """Which of KINDS an attribute of the last picture is, for who sees `context` of the story.
+
+    scenes: what each picture shows, by its id (`Dataset.scenes`). Told: one of the attribute's
+    values is a word of the captions seen. Raises GillError for a context without images.
+    """
+    if not context.images:
+        raise GillError(f"context '{context.name}' shows no picture that could be stale")
+    seen = " ".join(story.captions[-context.texts :]).split()
+    if not set(ATTRIBUTES[attribute]) & set(seen):
+        return "untold"
+    stale = stale_pictures(story, scenes, attribute, context)
+    if not any(stale):
+        return "steady"
+    return "last" if stale[-1] else "earlier"
+
+
+def stale_pictures(story, scenes: dict, attribute: str, context: Context) -> list[bool]:
+    """For each picture shown, whether it shows another value than the last, true picture."""
+    truth = getattr(scenes[story.photo_ids[-1]], attribute)
+    shown = story.photo_ids[-context.texts :][: context.images]
+    return [getattr(scenes[photo], attribute) != truth for photo in shown]
+
+
+def cases(
+    stories: Sequence, scenes: dict, frame: "pd.DataFrame", without: Context, pictured: Context,
+    method: str = "gill",
+) -> "pd.DataFrame":  # fmt: skip
+    """A row a (story, attribute): its kind, and whether it was drawn right without and with images.
+
+    frame: scores with the columns right_<attribute>, see `run.scores_frame`; a case is the mean
+    over the seeds. Columns: example, attribute, kind, stale (how many pictures), without, pictured,
+    difference. Stories without scores are left out. Raises GillError where a context has none.
+    """
+    import pandas as pd
+
+    rows = []
+    for attribute in ATTRIBUTES:
+        right = story_table(frame, f"right_{attribute}")
+        cells = [(method, without.name), (method, pictured.name)]
+        missing = [cell for cell in cells if cell not in right.columns]
+        if missing:
+            raise GillError(f"the scores have no cell {missing[0][0]}/{missing[0][1]}")
+        right = right[cells].dropna()
+        for story in stories:
+            if story.example_id in right.index:
+                a, b = right.loc[story.example_id, cells]
+                stale = sum(stale_pictures(story, scenes, attribute, pictured))
+                rows.append({"example": story.example_id, "attribute": attribute,
+                             "kind": kind(story, scenes, attribute, pictured), "stale": stale,
+                             "without": a, "pictured": b, "difference": b - a})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def result_rows(found: "pd.DataFrame", attributes: Iterable[str] = (ALL, *ATTRIBUTES)) -> list:
+    """One JSON row an (attribute, kind) with cases, from `cases`; "all" takes them together.
+
+    Keys: attribute, kind, cases, share (of all cases of the attribute), without, pictured
+    (accuracies), and the paired difference's mean, low, high, n, undefined. These means are over
+    stories, a story's being the mean over its cases. adds: what the kind's cases add to the
+    difference over all cases of the attribute; over the kinds, it sums to that difference.
+    """
+    rows = []
+    for attribute in attributes:
+        part = found if attribute == ALL else found[found["attribute"] == attribute]
+        for name in KINDS:
+            of_kind = part[part["kind"] == name]
+            if of_kind.empty:
+                continue
+            stories = of_kind.groupby("example")[["without", "pictured", "difference"]].mean()
+            gap: Interval = mean_interval(stories["difference"].to_numpy())
+            rows.append({
+                "attribute": attribute,
+                "kind": name,
+                "cases": len(of_kind),
+                "share": len(of_kind) / len(part),
+                "without": float(stories["without"].mean()),
+                "pictured": float(stories["pictured"].mean()),
+                "adds": float(of_kind["difference"].sum() / len(part)),
+                **vars(gap),
+            })  # fmt: skip
+    return rows
+
+
+def by_count(found: "pd.DataFrame") -> list[dict]:
+    """One JSON row a number of stale pictures, over the attributes that the captions tell.
+
+    Keys: stale, cases, without and pictured: each an `Interval`'s mean, low, high, n, undefined,
+    over stories. Shows whether one stale picture is enough or each counts.
+    """
+    told = found[found["kind"] != "untold"]
+    rows = []
+    for stale, part in told.groupby("stale"):
+        stories = part.groupby("example")[["without", "pictured"]].mean()
+        rows.append({"stale": int(stale), "cases": len(part),
+                     "without": vars(mean_interval(stories["without"].to_numpy())),
+                     "pictured": vars(mean_interval(stories["pictured"].to_numpy()))})  # fmt: skip
+    return rows
+
+
+def table(rows: list[dict]) -> "pd.DataFrame":
+    """The rows as text: accuracy without and with images, and what the images are worth."""
+    import pandas as pd
+
+    shown = []
+    for row in rows:
+        gap = Interval(row["mean"], row["low"], row["high"], row["n"], row["undefined"])
+        shown.append({"attribute": row["attribute"], "kind": KINDS[row["kind"]],
+                      "cases": f"{row['cases']} ({row['share']:.0%})",
+                      "without images": f"{row['without']:.2f}",
+                      "with images": f"{row['pictured']:.2f}", "difference": str(gap),
+                      "adds": f"{row['adds']:+.3f}"})  # fmt: skip
+    columns = ["attribute", "kind", "cases", "without images", "with images", "difference", "adds"]
+    return pd.DataFrame(shown, columns=columns).set_index(["attribute", "kind"])
+
+
+# ---- an experiment: one picture instead of four ------------------------------------------
+
+
+@dataclass(frozen=True)
+class OnePicture(Context):
+    """All captions, and the picture of one panel alone."""
+
+    panel: int  # from 1
+
+
+def one_picture_prompt(story, context: OnePicture, image_size: int | None = None) -> list:
+    """What GILL sees: the captions in their order, and behind caption `panel` its picture."""
+    parts = vist_prompt(story, FULL, image_size)
+    captions, pictures = parts[::2], parts[1::2]
+    return captions[: context.panel] + [pictures[context.panel - 1]] + captions[context.panel :]
+
+
+ONE_PICTURE = TableSpec(
+    number="one-picture",
+    name="context_one_picture",
+    title="The last picture of a VIST story, from all captions and one of the pictures",
+    task=replace(VIST, prompt=one_picture_prompt),
+    contexts=tuple(
+        OnePicture(f"captions5_picture{panel}", 5, 1, f"5 captions, image {panel} alone", panel)
+        for panel in (1, 4)
+    ),
+    baselines=(),
+    topic="context",
+)
+
+
+def one_picture_results(
+    stories: Sequence, scenes: dict, frame: "pd.DataFrame", scores: "pd.DataFrame",
+    method: str = "gill",
+) -> list[dict]:  # fmt: skip
+    """What one picture is worth, and all four: a JSON object for each.
+
+    frame: scores with PLAIN and FULL; scores: those of ONE_PICTURE; only their seeds are read.
+    Keys: context (label), clip_similarity (paired difference to the same captions without images:
+    mean, low, high, n, undefined), and rows (`result_rows`; the kinds are those of FULL).
+    """
+    import pandas as pd
+
+    seen = frame[(frame["method"] == method) & frame["seed"].isin(scores["seed"].unique())]
+    plain = seen[seen["context"] == PLAIN.name]
+    made = []
+    for context in (*ONE_PICTURE.contexts, FULL):
+        source = seen if context is FULL else scores
+        part = source[source["context"] == context.name].assign(context=FULL.name)
+        both = pd.concat([plain, part], ignore_index=True)
+        found = cases(stories, scenes, both, PLAIN, FULL, method)
+        pair = story_table(both, "clip_similarity").dropna()[method]
+        gap = paired_interval(pair[FULL.name].to_numpy(), pair[PLAIN.name].to_numpy())
+        made.append({"context": context.label, "clip_similarity": vars(gap),
+                     "rows": result_rows(found, [ALL])})  # fmt: skip
+    return made
+
+
+def one_picture_table(made: list[dict]) -> "pd.DataFrame":
+    """The differences of `one_picture_results` as text: a row a kind, a column a context."""
+    import pandas as pd
+
+    columns = {}
+    for one in made:
+        gaps = {KINDS[row["kind"]]: row for row in one["rows"]}
+        gaps["CLIP similarity, all stories"] = one["clip_similarity"]
+        columns[one["context"]] = {
+            name: str(Interval(row["mean"], row["low"], row["high"], row["n"], row["undefined"]))
+            for name, row in gaps.items()
+        }
+    return pd.DataFrame(columns)

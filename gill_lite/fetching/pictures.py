@@ -1,0 +1,138 @@
+"""VIST's pictures, one by one from the URLs in its file, as the official code takes them."""
+
+import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tqdm.auto import tqdm
+
+from gill_lite.datasets.images import SUFFIXES
+from gill_lite.datasets.reading import MAX_SKIPPED, need
+from gill_lite.errors import GillError
+from gill_lite.fetching.addresses import public_session
+from gill_lite.fetching.checksums import Checksums
+from gill_lite.fetching.download import Refused, check_kind, download, is_offline
+from gill_lite.fetching.sources import MB, Source
+from gill_lite.files import read_json
+
+THREADS = 8  # pictures at a time
+MOST = 200 * MB  # bytes of one picture
+SECONDS = 600  # for one picture
+FOLDER = "val_images"
+
+
+def fetch_pictures(source: Source, checksums: Checksums) -> None:
+    """Download what is missing of the pictures that `source.pictures` uses.
+
+    Pictures that are gone, or are none, are counted, told and tried again the next time.
+    Raises GillError where more than half cannot be had.
+    """
+    urls, without = picture_urls(checksums.data_dir / _vist_file(source))
+    todo = _missing(urls, _vist_file(source).parent / FOLDER, checksums)
+    if is_offline() and (unknown := set(todo) - set(checksums.refused)):
+        raise GillError(
+            f"HF_HUB_OFFLINE is set, so nothing is downloaded; missing: {len(unknown)} pictures "
+            f"of {source.name}, the first is {min(unknown)}"
+        )
+    try:
+        if not is_offline():
+            hosts = frozenset(str(urlsplit(file.url).hostname) for file in source.files)
+            _download_all(todo, checksums, hosts)
+    finally:
+        checksums.save()
+    reasons = Counter(checksums.refused[name] for name in todo if name in checksums.refused)
+    reasons += Counter({"no URL": without})
+    lost, total = reasons.total(), len(urls) + without
+    told = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
+    if lost > MAX_SKIPPED * total:
+        raise GillError(
+            f"{lost} of {total} pictures of {source.name} cannot be had ({told}); try again later"
+        )
+    if lost:
+        print(f"{source.name}: {lost} of {total} pictures cannot be had ({told})")
+
+
+def picture_urls(vist_json) -> tuple[dict[str, str], int]:
+    """Photo id -> URL of the original, for those a story uses; and how many have no URL."""
+    record = read_json(vist_json, "VIST file")
+    annotations = need(record, "annotations", vist_json, "the file")
+    used = {str(need(panel, "photo_flickr_id", vist_json, "a panel")) for (panel,) in annotations}
+    images = need(record, "images", vist_json, "the file")
+    if unsafe := [name for name in used if not re.fullmatch(r"[\w-]+", name)]:
+        raise GillError(f"VIST file {vist_json} has the photo id {min(unsafe)!r}; fetch it again")
+    known = {str(image.get("id")): image["url_o"] for image in images if image.get("url_o")}
+    return {photo_id: known[photo_id] for photo_id in sorted(used & set(known))}, len(
+        used - set(known)
+    )
+
+
+def bytes_here(source: Source, checksums: Checksums) -> int:
+    """Bytes of the pictures that are here; the whole stated size where the most part is."""
+    prefix = (_vist_file(source).parent / FOLDER).as_posix() + "/"
+    sizes = [about["bytes"] for name, about in checksums.files.items() if name.startswith(prefix)]
+    path = checksums.data_dir / _vist_file(source)
+    if path.is_file() and len(sizes) > MAX_SKIPPED * len(picture_urls(path)[0]):
+        return source.pictures_size
+    return sum(sizes)
+
+
+def _vist_file(source: Source) -> Path:
+    """Below the data folder: the VIST file whose pictures to take. GillError for other sources."""
+    if source.pictures is None:
+        raise GillError(f"{source.name} names no file of pictures")
+    return Path(source.pictures)
+
+
+def _missing(urls: dict[str, str], folder: Path, checksums: Checksums) -> dict[str, str]:
+    """Name below the data folder -> URL, of those that are not here as recorded."""
+    there = checksums.data_dir / folder
+    there.mkdir(parents=True, exist_ok=True)
+    stems = {path.stem: path.name for path in there.iterdir() if path.suffix.lower() in SUFFIXES}
+    todo = {}
+    for photo_id, url in tqdm(urls.items(), desc="looking for pictures", delay=2):
+        suffix = Path(urlsplit(url).path).suffix.lower()
+        default = f"{photo_id}{suffix if suffix in SUFFIXES else '.jpg'}"
+        name = (folder / stems.get(photo_id, default)).as_posix()
+        if photo_id in stems and name not in checksums.files:  # of a run that was killed
+            try:
+                check_kind(checksums.data_dir / name, "picture", name)
+                checksums.note(name, url)
+            except Refused:
+                (checksums.data_dir / name).unlink()
+        if not checksums.present([name]):
+            todo[name] = url
+    return todo
+
+
+def _download_all(todo: dict[str, str], checksums: Checksums, hosts: frozenset[str]) -> None:
+    """Note each picture that comes, and in `refused` each that does not.
+
+    hosts: where the list of URLs came from; the others that it names must be public.
+    """
+
+    def one(name: str, url: str) -> str:
+        known = checksums.files.get(name, {}).get("sha256")
+        options: dict = {
+            "sha256_expected": known,
+            "most": MOST,
+            "seconds": SECONDS,
+            "progress": False,
+        }
+        with public_session(hosts) as session:
+            path = checksums.data_dir / name
+            return download(url, path, "picture", session=session, **options)
+
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        jobs = {pool.submit(one, name, url): name for name, url in todo.items()}
+        for job in tqdm(as_completed(jobs), total=len(jobs), desc="pictures", delay=2):
+            name = jobs[job]
+            try:
+                checksums.note(name, todo[name], job.result())
+                checksums.refused.pop(name, None)
+            except Refused as error:
+                checksums.refused[name] = error.reason
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,252 @@
+"""`gill-lite pretrain`: the mini world's backbones from scratch, and their manifest.
+
+Each stage keeps its checkpoint in the work folder and goes on from there after a kill. A stage
+stops at the end of its schedule; what it reached on held-out data is compared with TARGETS and
+written into the manifest, reached or not.
+"""
+
+import importlib.metadata
+from contextlib import contextmanager
+from pathlib import Path
+
+from gill_lite.errors import GillError
+from gill_lite.files import only_one, read_json, sha256, tidy, write_json
+from gill_lite.world.scene import ATTRIBUTES
+
+STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
+ALONE = ("lm", "trunk", "glide")  # no other stage is trained on them or measured with them
+MEASURES = "measures.json"  # of a stage, written when it is whole
+LIBRARIES = ("torch", "torchvision", "transformers", "diffusers", "lpips", "numpy", "pillow")
+TARGETS = {
+    "clip": {"share_of_oracle": 0.90},
+    "lm": {
+        f"{kind}_{name}": 0.95
+        for kind in ("story", "dialogue", "state_probe")
+        for name in ATTRIBUTES
+    },
+    "autoencoder": {"psnr_db": 28.0},
+    "probes": {f"drawn_{name}": 0.99 for name in ATTRIBUTES}
+    | {f"autoencoded_{name}": 0.98 for name in ATTRIBUTES},
+    "denoiser": {"seen_mean": 0.95, "novel_mean": 0.85},
+    "trunk": {},
+    "glide": {"seen_mean": 0.95, "novel_mean": 0.85},
+}
+
+
+def run(stage=None, output_dir="data/mini", work_dir="runs/pretrain/work", seed: int = 0) -> None:
+    """Train one stage, or all and assemble `output_dir`. Prints each stage's measures.
+
+    One of ALONE joins the weights and the manifest that `output_dir` has already. A language
+    model alone makes a folder of its own, where none is there yet.
+    Raises GillError for an unknown stage, one whose own inputs are not trained yet, and one
+    that another run trains in `work_dir`; different stages may be trained there side by side.
+    """
+    if stage is not None and stage not in STAGES:
+        raise GillError(f"unknown stage '{stage}'; the stages are {', '.join(STAGES)}")
+    work_dir, output_dir = Path(work_dir), Path(output_dir)
+    for name in [stage] if stage else STAGES:
+        out = work_dir / "out" / name
+        with only_one(out, work_dir / f".{name}.lock"), _saving(out):
+            tidy(out, MEASURES)
+            measures = train_stage(name, work_dir, seed, output_dir)
+            write_json(out / MEASURES, {"seed": seed, **measures})
+        print(f"{name}: {measures}", flush=True)
+    names: tuple[str, ...] = ()
+    if all((work_dir / "out" / name / MEASURES).exists() for name in STAGES):
+        names = STAGES
+    elif stage in ALONE and (output_dir / "manifest.json").exists():
+        names = (stage,)
+    elif stage == "lm":
+        names = (stage,)  # for `train --lm DIR/lm`
+    if names:
+        beside = output_dir.with_name(f".{output_dir.name}.lock")
+        with only_one(output_dir, beside), _saving(output_dir):
+            assemble(work_dir / "out", output_dir, names)
+
+
+@contextmanager
+def _saving(folder: Path):
+    """What goes wrong with weight files becomes one sentence; OSErrors tell themselves."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise GillError(
+            f"weights cannot be written to {folder}, or read for it ({error}); free some space, "
+            "then run the same command again"
+        ) from error
+
+
+def train_stage(name: str, work_dir: Path, seed: int = 0, shipped: Path | None = None) -> dict:
+    """Train one stage into work_dir/out/<name>; returns steps and held-out measures.
+
+    shipped: weights whose CLIP the stage glide takes where the work folder has none.
+    """
+    from gill_lite.pretraining import autoencoder as stage_autoencoder
+    from gill_lite.pretraining import clip as stage_clip
+    from gill_lite.pretraining import denoiser as stage_denoiser
+    from gill_lite.pretraining import glide as stage_glide
+    from gill_lite.pretraining import lm as stage_lm
+    from gill_lite.pretraining import probes as stage_probes
+
+    out = work_dir / "out" / name
+    out.mkdir(parents=True, exist_ok=True)
+    if name == "clip":
+        return stage_clip.train(work_dir, out, seed)
+    if name == "lm":
+        return stage_lm.train(work_dir, out, seed)
+    if name == "autoencoder":
+        return stage_autoencoder.train(work_dir, out, seed)
+    if name == "trunk":
+        return stage_probes.train_trunk(work_dir, out, seed)
+    if name == "probes":
+        return stage_probes.train_probes(work_dir, out, seed)
+    needs = [work_dir / "out" / stage for stage in ("clip", "autoencoder")]
+    if name == "glide":
+        needs = needs[:1]
+        if shipped is not None and not (needs[0] / MEASURES).exists():
+            needs = [shipped / "clip"]
+    for need in needs:
+        whole = "config.json" if need.parent == shipped else MEASURES  # written last
+        if not (need / whole).exists():
+            raise GillError(f"stage {name} needs `gill-lite pretrain {need.name}` first")
+    stage = stage_glide if name == "glide" else stage_denoiser
+    return stage.train(work_dir, *needs, out, seed)
+
+
+def assemble(trained: Path, output_dir: Path, names=STAGES) -> dict:
+    """Half-precision copies of stages in `output_dir`, measured anew, with their manifest.
+
+    names: the stages to copy; files and entries of others stay as they are there.
+    """
+    copy_halved(trained, output_dir, names)
+    measures = remeasure(output_dir, names=names)
+    known = output_dir / "manifest.json"
+    new = set(names) == set(STAGES) or not known.exists()
+    stages = {} if new else read_json(known, "weights manifest")["stages"]
+    for name in names:
+        about = read_json(trained / name / MEASURES, "stage measures")
+        held_out = measures[name]
+        stages[name] = {
+            "steps": about["steps"],
+            "seed": about["seed"],
+            "held_out": held_out,
+            "targets": TARGETS[name],
+            "missed": {k: held_out[k] for k, goal in TARGETS[name].items() if held_out[k] < goal},
+        }
+    files = [p for p in output_dir.rglob("*") if p.is_file() and is_weight_file(p, output_dir)]
+    manifest = {
+        "made_by": "gill-lite pretrain",
+        "precision": "float16",
+        "stages": stages,
+        "files": {
+            str(p.relative_to(output_dir)): {"sha256": sha256(p), "bytes": p.stat().st_size}
+            for p in sorted(files)
+        },
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+    write_json(output_dir / "manifest.json", manifest)
+    return manifest
+
+
+def is_weight_file(path: Path, directory: Path) -> bool:
+    """Whether the manifest lists the file: all but itself, pages to read and the joints."""
+    first = path.relative_to(directory).parts[0]
+    return first not in ("manifest.json", "joints") and path.suffix != ".md"
+
+
+def copy_halved(trained: Path, output_dir: Path, names=STAGES) -> None:
+    """Copy stages through their own classes, weights as float16.
+
+    The denoiser's copy holds the autoencoder.
+    """
+    import torch
+    from diffusers import StableDiffusionPipeline
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel, OPTForCausalLM
+
+    from gill_lite.world.glide import Glide
+
+    models = {"lm": OPTForCausalLM, "clip": CLIPModel}
+    pipelines = {"denoiser": StableDiffusionPipeline, "glide": Glide}
+    for name in names:
+        source, target = trained / name, output_dir / {"denoiser": "diffusion"}.get(name, name)
+        if name in models:
+            models[name].from_pretrained(source, dtype=torch.float16).save_pretrained(target)
+            AutoTokenizer.from_pretrained(source).save_pretrained(target)
+        if name == "clip":
+            CLIPImageProcessor.from_pretrained(source).save_pretrained(target)
+        if name in pipelines:
+            options = {"safety_checker": None} if name == "denoiser" else {}
+            pipeline = pipelines[name].from_pretrained(source, torch_dtype=torch.float16, **options)
+            pipeline.save_pretrained(target)
+        if name in ("probes", "trunk"):
+            weights = load_file(source / "model.safetensors")
+            target.mkdir(parents=True, exist_ok=True)
+            halved = {key: value.half() for key, value in weights.items()}
+            save_file(halved, target / "model.safetensors")
+
+
+def remeasure(directory: Path, count: int = 1000, names=STAGES) -> dict[str, dict]:
+    """Held-out measures of the stages `names` on the weights in `directory`, as they ship.
+
+    count: pictures for the probes; the denoiser and GLIDE draw a fifth as many of each split.
+    """
+    return {name: _remeasure(name, directory, count) for name in names}
+
+
+def _remeasure(name: str, directory: Path, count: int) -> dict:
+    from transformers import AutoTokenizer, CLIPModel, OPTForCausalLM
+
+    from gill_lite.pretraining import autoencoder as stage_autoencoder
+    from gill_lite.pretraining import clip as stage_clip
+    from gill_lite.pretraining import denoiser as stage_denoiser
+    from gill_lite.pretraining import glide as stage_glide
+    from gill_lite.pretraining import lm as stage_lm
+    from gill_lite.pretraining import probes as stage_probes
+    from gill_lite.profiles import MINI
+    from gill_lite.world.glide import load_glide
+
+    if name == "clip":
+        clip = CLIPModel.from_pretrained(directory / "clip").float().eval()
+        return stage_clip.measure(clip, AutoTokenizer.from_pretrained(directory / "clip"))
+    if name == "lm":
+        lm = OPTForCausalLM.from_pretrained(directory / "lm").float().eval()
+        return stage_lm.measure(lm, AutoTokenizer.from_pretrained(directory / "lm"))
+    if name == "trunk":
+        return {}
+    probes = stage_probes.load_probes(directory / "probes")
+    if name == "glide":
+        return _both_splits(stage_glide.measure, load_glide(directory / "glide"), probes, count)
+    pipeline = _pipeline(directory)
+    if name == "autoencoder":
+        return stage_autoencoder.measure(pipeline.vae)
+    if name == "denoiser":
+        scale = MINI.guidance_scale  # steps: as many as the recorded measures were taken with
+        return _both_splits(stage_denoiser.measure, pipeline, probes, count, guidance_scale=scale)
+    again = stage_probes.accuracy(
+        probes, count // 2, lambda x: stage_autoencoder.reconstruct(pipeline.vae, x)
+    )
+    drawn = stage_probes.accuracy(probes, count)
+    return {f"drawn_{n}": v for n, v in drawn.items()} | {
+        f"autoencoded_{n}": v for n, v in again.items()
+    }
+
+
+def _both_splits(measure, model, probes, count: int, **sampling) -> dict:
+    seen, novel = (
+        measure(model, probes, split, count // 5, **sampling) for split in ("seen", "novel")
+    )
+    return seen | novel
+
+
+def _pipeline(directory: Path):
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        directory / "diffusion", torch_dtype=torch.float32, safety_checker=None
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -1,0 +1,132 @@
+"""Our numbers beside the paper's: DataFrames, and markdown or HTML from pandas."""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import pandas as pd
+
+from gill_lite.errors import GillError
+from gill_lite.evaluation.metrics import Interval, mean_interval
+from gill_lite.evaluation.run import story_table
+from gill_lite.files import DATA
+
+PAPER_COLUMNS = ["table", "method", "context", "metric", "value", "plus_minus", "source"]
+METHODS = {"glide": "GLIDE", "sd": "Stable Diffusion", "gill": "GILL"}  # of Tables 1 and 2
+METRICS = {
+    "clip_similarity": "CLIP similarity ↑",
+    "lpips": "LPIPS ↓",
+    "attribute_accuracy": "attribute accuracy ↑",
+}
+MINI_METRICS = {**METRICS, "lpips": "LPIPS (mini trunk) ↓"}
+NONE = "–"
+
+
+def paper_results(path=DATA / "paper_results.csv") -> pd.DataFrame:
+    """The paper's numbers our sources state: table, method, context, metric, value, ±, source.
+
+    Raises GillError naming the file where it is missing or its columns are wrong.
+    """
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise GillError(f"the paper's numbers {path} cannot be read: {error}") from error
+    if list(frame.columns) != PAPER_COLUMNS:
+        raise GillError(f"{path} must have the columns {', '.join(PAPER_COLUMNS)}")
+    return frame
+
+
+def paper_number(
+    paper: pd.DataFrame, table: str, method: str, context: str, metric: str
+) -> tuple[float | None, float | None]:
+    """The paper's value and its ±, None where it states none."""
+    found = paper[
+        (paper.table == table) & (paper.method == method)
+        & (paper.context == context) & (paper.metric == metric)
+    ]  # fmt: skip
+    if found.empty:
+        return None, None
+    row = found.iloc[0]
+    return float(row.value), None if pd.isna(row.plus_minus) else float(row.plus_minus)
+
+
+def intervals(frame: pd.DataFrame, metric: str) -> dict[tuple[str, str], Interval]:
+    """Mean and bootstrap interval of each (method, context), over stories with all their seeds."""
+    stories = story_table(frame, metric)
+    return {cell: mean_interval(stories[cell].dropna().to_numpy()) for cell in stories.columns}
+
+
+def result_rows(
+    frame: pd.DataFrame, table: str, contexts: Iterable, metrics: dict[str, str] = MINI_METRICS,
+    methods: dict[str, str] = METHODS, paper: pd.DataFrame | None = None,
+    measured: dict[str, dict] | None = None,
+) -> list[dict]:  # fmt: skip
+    """The table as JSON rows: one a (method, context, metric) where we or the paper have a number.
+
+    Keys: method, context, metric (labels); mean, low, high, n, undefined (ours); paper, paper_pm.
+    Rows follow the order of `methods`, `contexts` (`Context`s) and `metrics`. None: no number.
+    measured: metric -> (method, context) -> Interval, where a metric is no mean over examples.
+    """
+    paper = paper_results() if paper is None else paper
+    ours = {metric: intervals(frame, metric) for metric in metrics if metric in frame.columns}
+    ours |= measured or {}
+    rows = []
+    for method, context, metric in itertools.product(methods, list(contexts), metrics):
+        mine = ours.get(metric, {}).get((method, context.name))
+        value, spread = paper_number(paper, table, method, context.name, metric)
+        if mine is None and value is None:
+            continue
+        mine = asdict(mine or Interval(None, None, None, 0, "not run"))
+        labels = {"method": methods[method], "context": context.label, "metric": metrics[metric]}
+        rows.append({**labels, **mine, "paper": value, "paper_pm": spread})
+    return rows
+
+
+def results_table(rows: list[dict]) -> pd.DataFrame:
+    """Ours and the paper's side by side as text, from `result_rows` or a results file.
+
+    Rows: method and context. Columns: (metric, "ours" or "paper"), empty ones left out.
+    """
+    index = list(dict.fromkeys((row["method"], row["context"]) for row in rows))
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    table = pd.DataFrame(
+        NONE,
+        index=pd.MultiIndex.from_tuples(index, names=["method", "context"]) if index else [],
+        columns=pd.MultiIndex.from_product([metrics, ["ours", "paper"]]) if rows else [],
+    )
+    for row in rows:
+        place = (row["method"], row["context"])
+        table.loc[place, (row["metric"], "ours")] = _ours_text(row)
+        table.loc[place, (row["metric"], "paper")] = _paper_text(row)
+    return table.loc[:, (table != NONE).any()]
+
+
+def _ours_text(row: dict) -> str:
+    if row["mean"] is None and row["undefined"] == "not run":
+        return NONE
+    return str(Interval(row["mean"], row["low"], row["high"], row["n"], row["undefined"]))
+
+
+def _paper_text(row: dict) -> str:
+    if row["paper"] is None:
+        return NONE
+    spread = "" if row["paper_pm"] is None else f" ± {row['paper_pm']:.4f}"
+    return f"{row['paper']:.3f}{spread}"
+
+
+def flat(table: pd.DataFrame) -> pd.DataFrame:
+    """One heading a column and no index, as markdown and a terminal want it."""
+    result = table.copy()
+    if isinstance(result.columns, pd.MultiIndex):
+        result.columns = [", ".join(str(part) for part in column) for column in result.columns]
+    return result.reset_index()
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """The table as GitHub markdown, by pandas."""
+    return flat(table).to_markdown(index=False, disable_numparse=True)
+
+
+def to_html(table: pd.DataFrame) -> str:
+    """The table as an HTML fragment, by pandas."""
+    return table.to_html(border=0, justify="left")

@@ -1,0 +1,158 @@
+"""What a training run keeps on disk to go on exactly where it was: weights, optimizer, log.
+
+A checkpoint is one safetensors file, written atomically: joints, Adam's two moments, and in
+the metadata the step and the settings it was made by. There is no state of a random generator
+among it: whatever a step draws, it draws from a generator made of the seed and its number.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from gill_lite.errors import GillError
+from gill_lite.files import append_text, read_text, tidy, write_bytes, write_text
+from gill_lite.model.checkpoint import ABOUT, CONFIG, WEIGHTS, put_joints, read_tensors
+from gill_lite.model.gill import Gill
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def fingerprint(backbones) -> str:
+    """A hash that changes with the backbones' weights (the first numbers of each tensor)."""
+    digest = hashlib.sha256()
+    for module in (backbones.lm, backbones.vision, backbones.pipeline.text_encoder):
+        for name, value in module.state_dict().items():
+            head = value.detach().flatten()[:1024].double().cpu()
+            digest.update(name.encode() + head.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class TrainState:
+    """Checkpoints of `gill` and `optimizer` (AdamW over its trainable parameters).
+
+    The last `keep` are kept.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        gill: Gill,
+        optimizer: torch.optim.AdamW,
+        settings: dict,
+        keep: int = 2,
+    ):
+        if keep < 1:
+            raise GillError(f"keep must be at least 1 checkpoint, not {keep}")
+        self.directory, self.gill, self.optimizer = directory, gill, optimizer
+        self.keep = keep
+        self.settings = json.loads(json.dumps(settings))  # as it will be read back
+
+    def files(self) -> list[Path]:
+        """Checkpoints there are, oldest first."""
+        return sorted(self.directory.glob("state-*.safetensors"))
+
+    def clear(self) -> int:
+        """Remove all checkpoints; the step to start from is 0."""
+        for path in self.files():
+            path.unlink()
+        self.tidy()
+        return 0
+
+    def tidy(self) -> None:
+        """Remove what a kill left half-written."""
+        tidy(self.directory, "state-*.safetensors", "*.jsonl", WEIGHTS, CONFIG)
+
+    def save(self, step: int) -> None:
+        """Write the state after `step` steps, then remove all but the last `keep`."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.gill.trainable_parameters().items():
+            moments = self.optimizer.state[parameter]
+            tensors[f"joints/{name}"] = parameter.detach()
+            tensors.update({f"{kind}/{name}": moments[kind] for kind in MOMENTS})
+        tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
+        about = json.dumps({"step": step, "settings": self.settings}, sort_keys=True)
+        path = self.directory / f"state-{step:08d}.safetensors"
+        write_bytes(path, save(tensors, metadata={ABOUT: about}))
+        for old in self.files()[: -self.keep]:
+            old.unlink()
+
+    def restore(self, steps: int) -> int:
+        """Put the last checkpoint back; returns the steps it has behind it, 0 without one.
+
+        Raises GillError if it was made by other settings or has more than `steps` behind it.
+        """
+        if not self.files():
+            return 0
+        path = self.files()[-1]
+        tensors, about = read_tensors(path)
+        self._compare(path, about.get("settings", {}))
+        step = about["step"]
+        if step > steps:
+            raise GillError(
+                f"{path} has {step} steps behind it, more than the {steps} asked for; "
+                "choose another output folder or start anew without resuming"
+            )
+        start = len("joints/")
+        joints = {n[start:]: value for n, value in tensors.items() if n.startswith("joints/")}
+        put_joints(self.gill, joints, path)
+        for name, parameter in self.gill.trainable_parameters().items():
+            moments = {k: tensors[f"{k}/{name}"].to(parameter.device) for k in MOMENTS}
+            self.optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
+        return step
+
+    def _compare(self, path: Path, theirs: dict) -> None:
+        names = sorted(self.settings.keys() | theirs.keys())
+        differ = [
+            f"{name} was {theirs.get(name)!r} and is {self.settings.get(name)!r}"
+            for name in names
+            if theirs.get(name) != self.settings.get(name)
+        ]
+        if differ:
+            raise GillError(
+                f"{path} was made by other settings ({'; '.join(differ)}); choose another "
+                "output folder or start anew without resuming"
+            )
+
+
+class Log:
+    """A JSONL file, one object a line. Rows of steps that will be made again are dropped.
+
+    With `tensorboard`, a folder, numbers go there, too.
+    """
+
+    def __init__(self, path: Path, start: int, tensorboard: Path | None = None):
+        self.path, kept = path, []
+        if start and path.exists():
+            whole = read_text(path, "training log").rpartition("\n")[0]  # the last may be torn
+            kept = [line for line in whole.splitlines() if json.loads(line)["step"] < start]
+        write_text(path, "".join(line + "\n" for line in kept))
+        self.writer = None if tensorboard is None else _summary_writer(tensorboard, start)
+
+    def add(self, row: dict) -> None:
+        """Append a row."""
+        append_text(self.path, json.dumps(row) + "\n")
+        if self.writer:
+            for name in row.keys() - {"step"}:
+                self.writer.add_scalar(f"train/{name}", row[name], row["step"])
+            self.writer.flush()
+
+    def close(self) -> None:
+        """Nothing more will be added."""
+        if self.writer:
+            self.writer.close()
+
+
+def _summary_writer(folder: Path, start: int):
+    """TensorBoard's writer. Raises GillError where the package is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise GillError(
+            "--tensorboard needs the package tensorboard; install it with "
+            "`pip install 'gill-lite[paper]'`"
+        ) from error
+    return SummaryWriter(str(folder), purge_step=start)

@@ -1,0 +1,194 @@
+"""Training the joints: one loop on Accelerate, the backbones frozen.
+
+Two LM passes a step, captions padded to the longest of the batch, the generator's text
+embeddings computed on the fly. Whatever a step does follows from (seed, step) and the weights
+before it: data order, joining and learning rate need no state, so a run that was killed and
+resumed ends bit-identical on a CPU. Started by `accelerate launch`, the processes share each
+batch; see train_step. Paper: Sec. 3 and appendix; schedule: official code.
+"""
+
+import time
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from gill_lite.errors import GillError
+from gill_lite.files import only_one
+from gill_lite.model import tokens
+from gill_lite.model.checkpoint import save_joints
+from gill_lite.model.gill import Gill, build_gill
+from gill_lite.model.passes import Batch
+from gill_lite.training import processes as gather
+from gill_lite.training import state as train_state
+from gill_lite.training.data import Examples, Loading, Order, split_batch
+from gill_lite.training.step import Stepper
+
+LOG, TENSORBOARD = "log.jsonl", "tensorboard"
+
+
+@torch.no_grad()
+def prompt_targets(pipeline, captions: list[str]) -> Tensor:
+    """What the generator's own text encoder makes of the captions (B, L, E)."""
+    return pipeline.encode_prompt(captions, pipeline.text_encoder.device, 1, False)[0].float()
+
+
+def make_batch(gill: Gill, backbones, examples: Examples, max_tokens: int) -> Batch:
+    """Examples as the model's batch, on its device."""
+    device = gill.logit_scale.device
+    img_ids = gill.config.img_token_ids
+    captions = tokens.encode_captions(backbones.tokenizer, examples.captions, img_ids, max_tokens)
+    targets = prompt_targets(backbones.pipeline, examples.captions)  # (B, L, E)
+    captions = tokens.Captions(*(value.to(device) for value in captions))
+    return Batch(examples.images.to(device), captions, targets.to(device))
+
+
+def train(
+    profile,
+    backbones,
+    dataset,
+    output_dir: str | Path,
+    seed: int = 0,
+    *,
+    steps: int | None = None,
+    mapper: str = "gill",
+    resume: bool = True,
+    image_features: Tensor | None = None,
+    mixed_precision: str = "no",
+    gradient_accumulation_steps: int = 1,
+    save_every: int = 200,
+    keep: int = 2,
+    log_every: int = 10,
+    tensorboard: bool = False,
+    num_workers: int = 0,
+    provenance: dict | None = None,
+) -> Gill:
+    """Train the joints on (image, caption) pairs; see `Loading` for what `dataset` gives.
+
+    Writes checkpoints, `log.jsonl` and at the end the joints to `output_dir`. With `resume` it
+    goes on from the last checkpoint there, and raises GillError if that one was made by other
+    settings. A loss that is not finite raises GillError with the step and the batch's ids.
+
+    Processes of one launch share each batch of `profile.batch_size` pairs, in
+    `gradient_accumulation_steps` micro-batches each; both change only the rounding of what is
+    computed. Returns the trained Gill, in evaluation mode.
+    """
+    steps = profile.steps if steps is None else steps
+    if steps < 1:
+        raise GillError(f"steps must be at least 1, not {steps}")
+    gill = build_gill(profile, backbones, mapper, seed)
+    group = _group(gill)
+    part = split_batch(
+        profile, group.process_index, group.num_processes, gradient_accumulation_steps
+    )
+    stepper = Stepper(profile, gill, seed, part, mixed_precision)
+    settings = {
+        **{"seed": seed, "mapper": mapper, "mixed_precision": mixed_precision},
+        **{"pairs": len(dataset), "pixels": image_features is None},
+        **_recipe(profile, backbones, dataset),
+    }
+    with _hold(output_dir, group):
+        state = train_state.TrainState(Path(output_dir), gill, stepper.optimizer, settings, keep)
+        start = _start(state, steps, resume, group)
+        order = Order(len(dataset), profile.batch_size, seed, start, steps, part.own)
+        loading = Loading(dataset, backbones.image_processor, image_features)
+        records = Records(state, start, steps, save_every, log_every, tensorboard, group)
+        bar = records.bar(loading.batches(order, num_workers), f"train {mapper} {seed}")
+        for step, examples in enumerate(bar, start):
+            micro = (examples.rows(rows) for rows in part.micro_batches)
+            batches = [make_batch(gill, backbones, m, profile.max_caption_tokens) for m in micro]
+            row = stepper(step, batches)
+            if not all(np.isfinite(value) for value in row.values()):
+                raise GillError(_not_finite(step, order.batch(step), row))
+            records.after(step, row)
+        about = {"steps": steps, "settings": settings, "torch": torch.__version__}
+        records.end({**(provenance or {}), **about})
+        group.wait_for_everyone()
+    return gill.eval()
+
+
+class Records:
+    """What a run writes: log, checkpoints, the joints. Only the main process writes."""
+
+    def __init__(self, state, start, steps, save_every, log_every, tensorboard: bool, group):
+        self.state, self.start, self.steps = state, start, steps
+        self.save_every, self.log_every = save_every, log_every
+        self.main, self.began = group.is_main_process, time.monotonic()
+        folder = state.directory
+        if self.main:
+            events = folder / TENSORBOARD if tensorboard else None
+            self.log = train_state.Log(folder / LOG, start, events)
+
+    def bar(self, batches, title: str):
+        """The batches behind a progress bar."""
+        kind = {"initial": self.start, "total": self.steps, "unit": "step"}
+        self.progress = tqdm(batches, desc=title, disable=not self.main, **kind)
+        return self.progress
+
+    def after(self, step: int, row: dict[str, float]) -> None:
+        """Log the step and save a checkpoint if it is time to."""
+        last = step + 1 == self.steps
+        if self.main and (last or step % self.log_every == 0):
+            self.progress.set_postfix(loss=f"{row['loss']:.3f}")
+            seconds = round(time.monotonic() - self.began, 2)
+            self.log.add({"step": step, **row, "seconds": seconds})
+        if self.main and (last or (step + 1) % self.save_every == 0):
+            self.state.save(step + 1)
+
+    def end(self, provenance: dict) -> None:
+        """Write the joints."""
+        if self.main:
+            self.log.close()
+            save_joints(self.state.gill, self.state.directory, provenance)
+
+
+def _hold(output_dir, group):
+    """Two runs in one folder would spoil it; the main process alone writes there."""
+    return only_one(output_dir) if group.is_main_process else nullcontext()
+
+
+def _group(gill: Gill):
+    """Accelerate's view of the processes of this launch."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=gill.logit_scale.device.type == "cpu")
+
+
+# Settings that do not change what a step computes.
+_NO_MATTER = ("steps", "guidance_scale", "num_inference_steps", "seeds", "image_size")
+
+
+def _recipe(profile, backbones, dataset) -> dict:
+    """What of the profile, the backbones and the data a checkpoint depends on."""
+    recipe = {name: value for name, value in asdict(profile).items() if name not in _NO_MATTER}
+    if hasattr(dataset, "about"):
+        recipe["data"] = dataset.about()["digest"]
+    return {**recipe, "backbones": train_state.fingerprint(backbones)}
+
+
+def _start(state: train_state.TrainState, steps: int, resume: bool, group) -> int:
+    """Put the last checkpoint back; returns the steps behind it, the same for all processes."""
+    start = state.restore(steps) if resume else 0
+    if not gather.agree(start, state.gill.logit_scale.device):
+        raise GillError(
+            f"the processes do not see the same checkpoints in {state.directory}; "
+            "choose a folder that all machines share"
+        )
+    if group.is_main_process and not resume:
+        state.clear()
+    elif group.is_main_process:
+        state.tidy()
+    return start
+
+
+def _not_finite(step: int, batch: list[tuple[int, int]], row: dict[str, float]) -> str:
+    bad = ", ".join(name for name, value in row.items() if not np.isfinite(value))
+    return (
+        f"training stopped at step {step}: {bad} not finite for the pairs "
+        f"{[i for _, i in batch]}; look at these pairs or lower the learning rate, then resume "
+        "from the last checkpoint"
+    )
