@@ -14,8 +14,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import gill_lite
+from tests.helpers.places import ROOT
 
-ROOT = Path(gill_lite.__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TARGETS = (
     *("reproduce", "test", "lab", "demo", "pretrain", "notebooks"),
@@ -63,7 +63,9 @@ def test_import_is_cheap():
 
 def test_lazy_names_are_defined_where_the_package_says():
     for name, module in gill_lite._HOME_OF.items():
-        tree = ast.parse((ROOT / "gill_lite" / f"{module}.py").read_text(encoding="utf-8"))
+        tree = ast.parse(
+            (ROOT / "gill_lite" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+        )
         defined = {node.name for node in tree.body if hasattr(node, "name")}
         for node in tree.body:
             if isinstance(node, ast.Assign):

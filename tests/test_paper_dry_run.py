@@ -25,9 +25,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import tiny_backbones
 import torch
-from local_server import LocalServer
 from PIL import Image
 
 from gill_lite.files import read_json
@@ -36,8 +34,10 @@ from gill_lite.model.checkpoint import read_joints, to_official
 from gill_lite.model.gill import build_gill
 from gill_lite.profiles import PAPER, REVISIONS
 from gill_lite.world.export import export
+from tests.helpers import tiny_backbones
+from tests.helpers.local_server import LocalServer
+from tests.helpers.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 STORIES = DIALOGUES = 4  # of each one loses its picture
 STEPS = 2

@@ -9,8 +9,6 @@ from functools import cache
 from unittest import mock
 
 import pytest
-import tiny_backbones
-import tiny_evaluation
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
@@ -28,6 +26,7 @@ from gill_lite.model.tokens import IGNORE, Captions
 from gill_lite.profiles import PAPER
 from gill_lite.training import data as train_data
 from gill_lite.training.step import label_counts
+from tests.helpers import tiny_backbones, tiny_evaluation
 
 WORDS = [*tiny_backbones.WORDS, "[IMG0]", "[IMG1]", "<|image|>", "</s>", "zebra"]
 

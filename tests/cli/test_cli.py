@@ -1,0 +1,420 @@
+"""The command line: complete help, one sentence for bad input, one report for a run."""
+
+import base64
+import json
+import re
+import sys
+import types
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from gill_lite.cli import main as cli
+from gill_lite.experiments import reproduce
+from gill_lite.report import page as report
+from tests.helpers.pretended import pretend_repository
+
+COMMANDS = (
+    "reproduce",
+    "train",
+    "evaluate",
+    "chat",
+    "pretrain",
+    "export",
+    "doctor",
+    "fetch",
+    "convert",
+)
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main(["--help"])
+    assert done.value.code == 0
+    text = capsys.readouterr().out
+    for name in COMMANDS:
+        assert re.search(rf"^ +{name}\b", text, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(name, capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main([name, "--help"])
+    assert done.value.code == 0
+    assert "SUPPRESS" not in capsys.readouterr().out
+    (parsers,) = [a for a in cli.build_parser()._actions if hasattr(a, "choices") and a.choices]
+    for action in parsers.choices[name]._actions:
+        assert action.help and action.help[0].islower() or action.help.startswith("GILL"), action
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("reproduce --profile minni", "unknown profile 'minni'; did you mean 'mini'?"),
+        ("reproduce --profile paper", "in profile 'paper' compute the tables with"),
+        ("reproduce --tables 7", "no table '7' to reproduce; known: 1, 2, mappers"),
+        ("evaluate 7", "no table '7'"),
+        ("train --profile minni", "did you mean 'mini'?"),
+        ("chat --profile minni hello", "did you mean 'mini'?"),
+        ("chat @nowhere.png", "image nowhere.png is missing"),
+        ("doctor --profile minni", "did you mean 'mini'?"),
+        ("convert nowhere -o out", "nowhere/model_args.json is missing"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(typed, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(typed.split()) == 2
+    told = capsys.readouterr()
+    assert sentence in told.err and told.err.count("\n") == 1 and told.out == ""
+    assert list(tmp_path.iterdir()) == [], "nothing half-written"
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("reproduce --seeds 0,x", "'x' is not a whole number"),
+        ("reproduce --seeds 0,,1", "'0,,1' is not a comma-separated list"),
+        ("reproduce --seeds 0,0", "without repeats"),
+        ("reproduce --num-stories 0", "'0' is not a whole number of 1 or more"),
+        ("train --steps -5", "'-5' is not a whole number of 1 or more"),
+        ("train --mapper resnet", "invalid choice: 'resnet'"),
+        ("pretrain vae", "invalid choice: 'vae'"),
+        ("", "required: COMMAND"),
+    ],
+)
+def test_bad_options_exit_2(typed, sentence, capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main(typed.split())
+    assert done.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_image_that_is_none_is_named(tmp_path, capsys):
+    path = tmp_path / "note.png"
+    path.write_text("no picture")
+    assert cli.main(["chat", f"@{path}"]) == 2
+    assert f"image {path} is not a picture" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Put a module of recording functions in the place of one that is slow to run."""
+    calls = []
+
+    def install(module: str, *functions: str, result=None):
+        fake = types.ModuleType(module)
+        for name in functions:
+            record = lambda *a, _name=name, **k: calls.append((_name, a, k)) or result  # noqa: E731
+            setattr(fake, name, record)
+        monkeypatch.setitem(sys.modules, module, fake)
+        parent, _, child = module.rpartition(".")
+        monkeypatch.setattr(sys.modules[parent], child, fake, raising=False)
+        return calls
+
+    return install
+
+
+def test_train_passes_its_options_on(stand_in):
+    calls = stand_in("gill_lite.cli.train_command", "train_command")
+    assert cli.main("train --seed 2 --steps 5 --mapper linear --no-resume -o out".split()) == 0
+    options = {"seed": 2, "steps": 5, "mapper": "linear", "resume": False}
+    defaults = {"seed": 0, "steps": None, "mapper": "gill", "resume": True, "captions": None}
+    defaults |= {"images": None, "shards": None, "num_workers": 0, "lm": None, "vision": None}
+    defaults |= {"diffusion": None, "quantize": "none", "batch_size": None, "save_every": 200}
+    defaults |= {"gradient_accumulation_steps": 1, "mixed_precision": None, "keep": 2}
+    defaults |= {"tensorboard": False, "learning_rate": None}
+    defaults |= {"num_img_tokens": None, "num_visual_tokens": None}
+    assert calls == [("train_command", ("mini", Path("out")), defaults | options)]
+    cli.main(["train"])
+    assert calls[1] == ("train_command", ("mini", Path("runs/train/gill-0")), defaults)
+    typed = "--profile paper --shards x.tar --lm a --quantize 4bit --batch-size 8 --tensorboard"
+    cli.main(["train", *typed.split()])
+    options = {"shards": "x.tar", "lm": "a", "quantize": "4bit", "batch_size": 8}
+    assert calls[2][1:] == (
+        ("paper", Path("runs/train/gill-0")),
+        defaults | options | {"tensorboard": True},
+    )
+    typed = "--mapper none --learning-rate 2e-4 --num-img-tokens 4 --num-visual-tokens 2"
+    cli.main(["train", *typed.split()])
+    options = {"mapper": "none", "learning_rate": 2e-4}
+    options |= {"num_img_tokens": 4, "num_visual_tokens": 2}
+    folder = Path("runs/train/none-r4-k2-0")  # what is not the default has its own folder
+    assert calls[3][1:] == (("mini", folder), defaults | options)
+
+
+def test_choices_are_the_ones_the_code_knows():
+    from gill_lite.cli import train as cli_train
+    from gill_lite.model.backbones import QUANTIZE
+    from gill_lite.model.mappers import KINDS, RETRIEVAL_ONLY
+    from gill_lite.pretraining.pretrain import STAGES
+    from gill_lite.training.step import PRECISIONS
+
+    assert cli.STAGES == STAGES
+    assert set(cli_train.MAPPERS) == {*KINDS, RETRIEVAL_ONLY}
+    assert cli_train.PRECISIONS == PRECISIONS and cli_train.QUANTIZE == QUANTIZE
+
+
+def test_pretrain_and_export_pass_their_options_on(stand_in):
+    import gill_lite.world  # noqa: F401
+
+    calls = stand_in("gill_lite.pretraining.pretrain", "run")
+    assert cli.main(["pretrain"]) == 0
+    assert cli.main("pretrain clip --seed 1 -o a --work-dir b".split()) == 0
+    defaults = (None, Path("runs/pretrain/mini"), Path("runs/pretrain/work"), 0)
+    assert [args for _, args, _ in calls] == [defaults, ("clip", Path("a"), Path("b"), 1)]
+    calls = stand_in("gill_lite.world.export", "export")
+    assert cli.main("export out --num-stories 4 --seed 3".split()) == 0
+    numbers = {"num_stories": 4, "num_dialogues": 300, "num_captions": 300, "seed": 3}
+    assert calls[-1] == ("export", (Path("out"),), {**numbers, "progress": True})
+
+
+def test_an_interrupt_is_one_line_and_130(stand_in, monkeypatch, capsys):
+    stand_in("gill_lite.cli.train_command", "train_command")
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["gill_lite.cli.train_command"], "train_command", interrupted)
+    assert cli.main(["train"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_bug_is_not_dressed_up_as_bad_input(stand_in, monkeypatch):
+    stand_in("gill_lite.cli.train_command", "train_command")
+
+    def buggy(*args, **kwargs):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(sys.modules["gill_lite.cli.train_command"], "train_command", buggy)
+    with pytest.raises(KeyError):
+        cli.main(["train"])
+
+
+class Echo:
+    """A responder that repeats the last message and draws a red square."""
+
+    def respond(self, prompt):
+        from PIL import Image
+
+        picture = Image.new("RGB", (8, 8), "red")
+        text = f"{len(prompt)}: {prompt[-1]}"
+        others = dict.fromkeys(("retrieved", "retrieved_id", "retrieved_score", "decision"))
+        return types.SimpleNamespace(text=text, generated=picture, **others)
+
+
+def test_chat_answers_once_with_messages(stand_in, tmp_path, capsys):
+    calls = stand_in("gill_lite.answering.respond", "load_responder", result=Echo())
+    assert cli.main(["chat", "hello", "there", "--seed", "1", "-o", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "2: there"
+    assert calls == [("load_responder", ("mini",), {"seed": 1, "joints": None})]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["turn01_generated.png"]
+
+
+def test_chat_converses_until_an_empty_line(stand_in, tmp_path, capsys, monkeypatch):
+    stand_in("gill_lite.answering.respond", "load_responder", result=Echo())
+    lines = iter(["one", "@gone.png", "two", ""])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    assert cli.main(["chat", "-o", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "1: one" in out and "3: two" in out, "the answer to the first is part of the second"
+    assert "image gone.png is missing" in out
+
+
+# ---- reproduce, with a notebook that computes nothing ----
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+)
+PARAMETERS = """profile = "mini"  # a
+seeds = [0]  # b
+num_stories = 3  # c
+recompute = False  # d
+output_dir = ""  # e
+run_seed = 0  # f"""
+WRITE = """import json, pathlib
+folder = pathlib.Path(output_dir)
+(folder / "results").mkdir(exist_ok=True)
+(folder / "figures").mkdir(exist_ok=True)
+(folder / "figures" / "similarity.png").write_bytes({pixel!r})
+result = json.loads({result!r})
+result["counts"]["scored"] = num_stories * len(seeds)
+assert recompute is True
+(folder / "results" / "table1_vist.json").write_text(json.dumps(result))"""
+
+
+def row(method, context, metric, mean, paper=None, paper_pm=None):
+    low, high = mean - 0.01, mean + 0.01
+    return {
+        "method": method,
+        "context": context,
+        "metric": metric,
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "n": 3,
+        "undefined": "",
+        "paper": paper,
+        "paper_pm": paper_pm,
+    }
+
+
+RESULT = {
+    "table": "table1_vist",
+    "title": "Table 1 <VIST>",
+    "rows": [
+        row("Stable Diffusion", "last caption", "CLIP similarity", 0.166, 0.592, 0.0007),
+        row("GILL", "last caption", "CLIP similarity", 0.172, 0.581, 0.0005),
+        row("GILL", "five captions", "CLIP similarity", 0.698, 0.612),
+        row("GILL", "five captions", "attribute accuracy", 0.9),
+    ],
+    "verdicts": [
+        {
+            "id": "vist-1",
+            "statement": "GILL gains from longer contexts & pictures, " * 3,
+            "difference": 0.5,
+            "low": 0.4,
+            "high": 0.6,
+            "n": 3,
+            "undefined": "",
+            "verdict": "reproduced",
+        }
+    ],
+    "counts": {"scored": 0, "eligible": 9, "skipped": {"missing image": 2}},
+    "provenance": {"git_commit": "abc", "libraries": {"torch": "2.15.0"}},
+    "figures": ["figures/similarity.png"],
+}
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A pretended repository; returns a function that sets its table notebook's second cell."""
+    pretend_repository(tmp_path, monkeypatch)
+
+    def write(source: str, parameters: str = PARAMETERS):
+        cells = [new_code_cell(parameters), new_code_cell(source)]
+        cells[0].metadata["tags"] = ["parameters"]
+        metadata = {"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}
+        path = tmp_path / "repo/notebooks/10_reproduce_table1_vist.ipynb"
+        nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
+
+    return write
+
+
+def writing(**changes) -> str:
+    result = {**RESULT, **changes}
+    return WRITE.format(pixel=PIXEL, result=json.dumps(result))
+
+
+def test_reproduce_writes_the_run_and_prints_the_table(repository, capsys):
+    repository(writing())
+    assert cli.main("reproduce --tables 1 --seeds 0,2 --num-stories 4 -o run".split()) == 0
+    out = capsys.readouterr().out
+    assert "Table 1 <VIST>" in out and "0.698 [0.688, 0.708]" in out and "reproduced" in out
+    assert "8 of 9 eligible examples scored; skipped: missing image: 2." in out
+    assert {p.name for p in Path("run").iterdir()} >= {"notebooks", "results", "report.html"}
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}" in page
+    assert "Table 1 &lt;VIST&gt;" in page and "pictures, GILL gains" in page
+    assert "gill-lite reproduce --tables 1 --seeds 0,2" in page and "0.592 ± 0.0007" in page
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page), "one self-contained page"
+    assert not list(Path("run").glob("*.tmp"))
+    assert [p.name for p in Path("run").glob(".*")] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("raise ValueError('no such story')", "failed in cell [3] with ValueError: no such story"),
+        ("import os; os._exit(9)", "lost its Python process"),
+        ("pass", "ran through but wrote no run/results/table1_vist.json"),
+        (writing(rows=[]), "wrote no rows"),
+        (writing(figures=["figures/lost.png"]), "figures that do not exist: figures/lost.png"),
+        (writing() + "\n(folder / 'results/table1_vist.json').write_text('{')", "broken JSON"),
+    ],
+    ids=["error", "killed", "silent", "no rows", "no figure", "broken"],
+)
+def test_a_failed_table_is_told_and_exits_1(repository, capsys, source, sentence):
+    repository(source)
+    assert cli.main("reproduce --tables 1 -o run".split()) == 1
+    told = capsys.readouterr().err
+    assert sentence in told.splitlines()[-1]
+    assert sentence in Path("run/report.html").read_text(encoding="utf-8").replace("&#x27;", "'")
+
+
+def test_an_earlier_result_does_not_stand_in_for_a_new_one(repository, capsys):
+    repository(writing())
+    assert cli.main("reproduce --tables 1 -o run".split()) == 0
+    repository("pass")
+    assert cli.main("reproduce --tables 1 -o run".split()) == 1
+    assert "wrote no" in capsys.readouterr().err
+    assert Path("run/results/table1_vist.json").is_file(), "what was computed stays"
+
+
+def test_a_notebook_that_does_not_read_an_option_is_refused(repository, capsys):
+    repository(writing(), PARAMETERS.replace("run_seed", "runseed"))
+    assert cli.main("reproduce --tables 1 -o run".split()) == 2
+    assert "has no parameter 'run_seed'" in capsys.readouterr().err
+
+
+def test_a_run_folder_that_is_a_file_is_refused(repository, capsys):
+    repository(writing())
+    Path("run").write_text("")
+    assert cli.main("reproduce --tables 1 -o run".split()) == 2
+    assert "run is not a folder" in capsys.readouterr().err
+
+
+def test_figures_come_from_the_notebook_when_none_are_named(tmp_path):
+    cell = new_code_cell(
+        "x", outputs=[nbformat.v4.new_output("display_data", data={"image/png": "QUJD\nREVG\n"})]
+    )
+    (tmp_path / "notebooks").mkdir()
+    path = tmp_path / "notebooks" / "10_reproduce_table1_vist.ipynb"
+    nbformat.write(new_notebook(cells=[cell]), path)
+    page = report.as_html(tmp_path, {"t": {**RESULT, "figures": []}}, {"profile": "mini"}, [])
+    assert 'src="data:image/png;base64,QUJDREVG"' in page
+
+
+def test_default_run_folder_is_of_today_and_in_the_repository():
+    folder = reproduce.default_output_dir()
+    assert folder.parent.name == "runs" and re.fullmatch(r"\d{4}-\d\d-\d\d", folder.name)
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A pretended data folder of one weight file with its manifest."""
+    from gill_lite.cli import doctor
+
+    folder = tmp_path / "data" / "mini"
+    folder.mkdir(parents=True)
+    (folder / "a.bin").write_bytes(b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    manifest = {"files": {"a.bin": {"sha256": digest, "bytes": 3}}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(doctor, "repository_root", lambda: tmp_path)
+    return folder
+
+
+def test_doctor_tells_versions_and_whole_weights(weights, capsys):
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for line in (r"^torch +2\.", r"^cores +\d"):
+        assert re.search(line, out, re.MULTILINE)
+    assert "all 1 files are as the manifest says" in out
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "no manifest", "broken manifest"])
+def test_doctor_names_the_bad_file(weights, capsys, damage):
+    if damage == "changed":
+        (weights / "a.bin").write_bytes(b"abd")
+    elif damage == "missing":
+        (weights / "a.bin").unlink()
+    elif damage == "no manifest":
+        (weights / "manifest.json").unlink()
+    else:
+        (weights / "manifest.json").write_text("{")
+    assert cli.main(["doctor"]) == 2
+    told = capsys.readouterr().err
+    assert ("manifest.json" if "manifest" in damage else "a.bin") in told
+    assert told.count("\n") == 1

@@ -1,0 +1,242 @@
+"""The tables: their cells, a run cut off and resumed, and the committed reference runs."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+
+from gill_lite import provenance
+from gill_lite.errors import GillError
+from gill_lite.evaluation import evaluate as table
+from gill_lite.evaluation import protocol, run
+from gill_lite.evaluation.scorer import Scorer
+from gill_lite.evaluation.tables import CONTEXT, TABLE1, TABLE2, TOKENS, get_table
+from gill_lite.evaluation.tasks import VISDIAL, VIST, of_files, of_world
+from gill_lite.experiments.readme import reference_runs, with_course, with_results
+from gill_lite.experiments.reproduce import TABLES
+from gill_lite.files import DATA, read_json
+from gill_lite.report import claims
+from gill_lite.report import numbers as tables
+from gill_lite.world.scene import ATTRIBUTES
+from tests.helpers.places import RECORDINGS
+
+RESULTS = DATA.parent / "results"
+STORIES, CELLS = 3, 2 + 2 + 3 * 3  # Stable Diffusion, GLIDE, GILL on three language models
+COLORS = ATTRIBUTES["color"]
+
+
+@pytest.fixture(params=[TABLE1, TABLE2, CONTEXT, TOKENS], ids=lambda spec: spec.name)
+def spec(request):
+    return request.param
+
+
+@pytest.fixture
+def reference(spec):
+    return read_json(RESULTS / f"{spec.name}.json")
+
+
+def scores_of(spec) -> pd.DataFrame:
+    return pd.read_csv(RESULTS / f"{spec.name}_scores.csv", dtype={"example": str})
+
+
+@pytest.fixture
+def frame(spec):
+    return scores_of(spec)
+
+
+def test_baselines_have_one_cell_a_context_and_gill_one_with_every_joints():
+    cells = [("sd", "caption1", 0), ("sd", "captions5", 0)]
+    cells += [("glide", *cell[1:]) for cell in cells]
+    cells += [("gill", context, seed) for seed in (0, 1) for context in protocol.VIST_CONTEXTS]
+    cells += [(lm, c, 0) for lm in ("gill_lm1", "gill_lm2") for c in protocol.VIST_CONTEXTS]
+    assert TABLE1.cells([0, 1]) == cells
+    rounds = ["rounds1", "rounds5", "rounds10"]
+    assert TABLE2.elsewhere().cells([2]) == [
+        *[("sd", context, 0) for context in rounds],
+        *[("gill", context, 2) for context in rounds],
+    ]
+    assert {c.images for c in CONTEXT.text_contexts} == {0} and len(CONTEXT.all_contexts) == 9
+    with pytest.raises(GillError, match="no table '7' to evaluate; known: 1, 2, mappers"):
+        get_table("7")
+
+
+def prepared(folder, spec=TABLE1, **options) -> table.Evaluation:
+    options = {"seeds": [0], "num_examples": STORIES, "cache_dir": False, **options}
+    return table.prepare(spec, folder, batch_size=2, **options)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """Table 1 of three stories, computed without a break, and its scores."""
+    folder = tmp_path_factory.mktemp("first")
+    evaluation = prepared(folder / "whole")
+    return evaluation, evaluation.run(progress=False)
+
+
+def test_a_run_cut_off_and_resumed_ends_bit_identical(first, tmp_path, monkeypatch):
+    evaluation, whole = first
+    assert whole.scored == whole.eligible == STORIES * CELLS
+    cut = dataclasses.replace(evaluation, folder=tmp_path / "cut")
+    calls, score = [], Scorer.score
+
+    def cut_off(self, items, pictures):
+        calls.append(items)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return score(self, items, pictures)
+
+    monkeypatch.setattr(Scorer, "score", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        cut.run(progress=False)
+    monkeypatch.setattr(Scorer, "score", score)
+    assert cut.run(progress=False).rows == whole.rows
+    other = dataclasses.replace(cut, config={**cut.config, "run_seed": 1})
+    with pytest.raises(GillError, match="another configuration .*run_seed: 0 there, 1 now"):
+        other.run(progress=False)
+
+
+def test_live_scores_are_those_of_the_reference_run(first, spec, tmp_path):
+    done = first[1]
+    if spec is not TABLE1:
+        done = prepared(tmp_path, spec, num_examples=1).run(progress=False)
+    frame, scores = scores_of(spec), run.scores_frame(done.rows)
+    keys = ["example", "method", "context", "seed"]
+    both = frame.merge(scores, on=keys, suffixes=("", "_now"))
+    assert len(both) == len(scores)
+    for metric, noise in (("clip_similarity", 1e-3), ("lpips", 5e-3), ("attribute_accuracy", 0)):
+        assert (both[metric] - both[f"{metric}_now"]).abs().max() <= noise, metric
+
+
+def test_configuration_tells_all_that_scores_depend_on(first):
+    config = first[0].config
+    assert config["protocol"]["name"] == "corrected" and config["run_seed"] == 0
+    assert config["data"]["taken"] == config["data"]["usable"] == STORIES
+    joints = DATA / "mini/joints/gill-0/joints.safetensors"
+    assert config["joints"]["gill-0"] == provenance.sha256_of(joints)
+    assert set(config["joints"]) == {"gill-0", "gill_lm1-0", "gill_lm2-0"}
+    assert set(config["baselines"]) == {"glide"}
+    assert config["weights"]["manifest"] == provenance.sha256_of(DATA / "mini/manifest.json")
+    assert config["metrics"] == ["clip_similarity", "lpips", "attribute_accuracy"]
+
+
+def test_results_hold_what_a_report_needs(first, tmp_path):
+    evaluation, done = first
+    result = table.results(
+        evaluation.spec, done, 0.0, config=evaluation.config, num_stories=STORIES
+    )
+    assert result["table"] == "table1_vist" and result["settings"] == {"num_stories": STORIES}
+    assert {v["id"] for v in result["verdicts"]} == {
+        c.id for c in claims.read_claims() if c.table == "vist"
+    }
+    assert result["provenance"]["inputs"]["data"]["sha256"] == evaluation.config["data"]["sha256"]
+    path = table.save(tmp_path, done, result)
+    assert read_json(path) == result
+    kept = pd.read_csv(tmp_path / "results/table1_vist_scores.csv", dtype={"example": str})
+    assert len(kept) == STORIES * CELLS
+
+
+def test_table_2_walks_from_exported_dialogues_to_verdicts(tmp_path):
+    evaluation = prepared(tmp_path, TABLE2, num_examples=2, protocol="official")
+    assert evaluation.folder.name == "table2_visdial_official"
+    done = evaluation.run(progress=False)
+    assert done.scored == done.eligible == 2 * 5 * 3
+    frame = run.scores_frame(done.rows)
+    assert set(frame["example"]) == {"200000", "200001"}, "the image's id, as in VisDial"
+    assert "lpips" not in frame and "attribute_accuracy" in frame
+    result = table.results(evaluation.spec, done, 0.0, num_dialogues=2)
+    assert result["title"].endswith("(official protocol)")
+    verdicts = {v["id"]: v["verdict"] for v in result["verdicts"]}
+    assert verdicts.pop("visdial-lpips-ten-rounds") == claims.NOT_RUN
+    assert len(verdicts) >= 5 and claims.NOT_RUN not in verdicts.values()
+
+
+def test_attributes_of_a_dialogue_are_those_of_its_picture(tmp_path):
+    data = of_world(VISDIAL, tmp_path / "visdial", 3)
+    for dialogue in data.examples:
+        answers = " ".join(answer for _, answer in dialogue.rounds)
+        scene = data.scenes[VISDIAL.target(dialogue)[0]]
+        said = [word for word in COLORS if word in answers.split()]
+        assert set(said) <= {scene.color}
+
+
+def test_real_photographs_and_prompts_walk_through_reader_model_and_metrics(first, tmp_path):
+    """Two real photographs and real PartiPrompts in VIST's own format, to scores."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    from gill_lite.datasets.partiprompts import read_partiprompts
+    from gill_lite.world.export import write_vist
+
+    parti = RECORDINGS / "PartiPromptsAllDecisions_Alignment.tsv"
+    texts = [prompt.text for prompt in read_partiprompts(parti).examples[:10]]
+    photos = [Image.fromarray(image) for image in load_sample_images().images]
+    stories = [
+        (str(s), [(f"{s}{n}", texts[5 * s + n], photos[n % 2]) for n in range(5)]) for s in range(2)
+    ]
+    write_vist(tmp_path / "val.json", tmp_path / "images", stories)
+    data = of_files(VIST, tmp_path / "val.json", tmp_path / "images")
+    scorer = Scorer(data, first[0].models)
+    for cell in TABLE1.cells([0]):
+        for score in scorer(run.work_items([story.example_id for story in data.examples], [cell])):
+            assert set(score) == {"clip_similarity", "lpips"}
+            assert -1 <= score["clip_similarity"] <= 1 and score["lpips"] > 0
+
+
+def test_the_reference_run_is_whole(spec, reference, frame):
+    settings, counts = reference["settings"], reference["counts"]
+    count = settings[f"num_{spec.task.examples}"]
+    assert count >= 300 and len(settings["seeds"]) == (1 if spec is TOKENS else 3)
+    assert len(frame) == counts["scored"] == count * len(spec.cells(settings["seeds"]))
+    assert counts["eligible"] == counts["scored"]
+
+
+def test_the_reference_table_and_verdicts_follow_from_its_scores(spec, reference, frame):
+    topic = "vist" if spec is CONTEXT else spec.topic  # whose numbers of the paper stand beside
+    shown = {m: label for m, label in spec.labels.items() if m in (*spec.baselines, *spec.learned)}
+    rows = tables.result_rows(frame, topic, spec.all_contexts, methods=shown)
+    judged = [c for c in claims.read_claims() if c.table == spec.topic]
+    assert _close(rows, reference["rows"])
+    verdicts = {v["id"]: v["verdict"] for v in claims.verdict_rows(judged, frame)}
+    assert verdicts == {v["id"]: v["verdict"] for v in reference["verdicts"]}
+
+
+def _close(mine, theirs) -> bool:
+    pairs = zip(mine, theirs, strict=True)
+    return all(
+        a[key] == b[key] if not isinstance(a[key], float) else abs(a[key] - b[key]) < 1e-6
+        for a, b in pairs
+        for key in a
+    )
+
+
+def test_the_reference_run_is_of_these_weights(reference):
+    now = provenance.sha256_of(DATA / "mini" / "manifest.json")
+    assert reference["provenance"]["weights_manifest_sha256"] == now
+
+
+def test_the_readme_shows_the_reference_runs():
+    readme = (DATA.parent / "README.md").read_text(encoding="utf-8")
+    assert with_results(readme, reference_runs(RESULTS)) == readme
+    assert readme.count("eligible examples scored") == len(TABLES)
+
+
+def test_the_readme_lists_every_notebook():
+    readme = (DATA.parent / "README.md").read_text(encoding="utf-8")
+    assert with_course(readme, DATA.parent / "notebooks") == readme
+    for path in (DATA.parent / "notebooks").glob("*.ipynb"):
+        assert f"(notebooks/{path.name})" in readme
+
+
+def test_more_examples_than_there_are_is_one_sentence(tmp_path):
+    data = of_world(VIST, tmp_path / "data", 1)
+    with pytest.raises(GillError, match="holds 1 stories, 2 are asked for"):
+        of_world(VIST, tmp_path / "data", 2)
+    images = data.examples[0].image_paths[0].parent
+    with pytest.raises(GillError, match="holds 1 usable stories, 2 are asked for"):
+        of_files(VIST, data.source, images, 2)
+    assert of_files(VIST, data.source, images).about()["taken"] == 1
+
+
+def test_a_frame_of_scores_reads_back(tmp_path):
+    rows = [{"key": "gill/captions5/0/s1", "clip_similarity": 0.5}]
+    assert run.scores_frame(rows).iloc[0]["seed"] == 0

@@ -1,0 +1,470 @@
+"""Retrieve or generate: the real votes, simulated raters, the split, the intervals, the results."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gill_lite.answering import decision
+from gill_lite.answering.respond import Responder
+from gill_lite.course import lab
+from gill_lite.errors import GillError
+from gill_lite.experiments.deciding import choices as choosing
+from gill_lite.experiments.deciding import pairs as deciding
+from gill_lite.experiments.deciding import reasons
+from gill_lite.experiments.deciding import votes as voting
+from gill_lite.files import DATA
+from gill_lite.report import claims
+from gill_lite.world.scene import ATTRIBUTES, is_novel
+from tests.helpers.places import RECORDINGS, ROOT
+
+ORIGINALS = [RECORDINGS / f"PartiPromptsAllDecisions_{q}.tsv" for q in ("Alignment", "Realism")]
+HUMAN = 0.8510681024099351  # printed by the official notebook
+
+
+# ---- the real votes ----------------------------------------------------------------------
+
+
+def test_the_shipped_votes_are_the_official_ones():
+    shipped = (DATA / "partiprompts_votes.csv").read_text()
+    assert shipped == voting.votes_csv(*ORIGINALS)
+    with pytest.raises(GillError, match="is missing"):
+        voting.votes_csv(ORIGINALS[0], RECORDINGS / "gone.tsv")
+
+
+def test_the_shipped_votes_hold_votes_only():
+    frame = pd.read_csv(DATA / "partiprompts_votes.csv")
+    assert list(frame.columns) == voting.COLUMNS and list(frame["row"]) == list(range(1, 1633))
+    assert set(frame.drop(columns="row").stack().dropna()) == {"gen", "ret", "same"}
+    assert frame.isna().sum().sum() == 4, "two prompts have four votes on each question"
+
+
+def test_figures_of_the_real_votes():
+    real = voting.read_votes()
+    labels = pd.Series([prompt.label for prompt in real]).value_counts()
+    assert labels.to_dict() == {"same": 721, "gen": 592, "ret": 319}
+    votes = pd.Series([v for prompt in real for v in prompt.votes]).value_counts()
+    assert votes.to_dict() == {"gen": 3854, "ret": 2836, "same": 1468}
+    figures = voting.agreement(real)
+    assert figures["human macro F1"] == pytest.approx(HUMAN, abs=1e-12)
+    assert figures["confident labels, share"] == pytest.approx(911 / 1632)
+    assert figures["votes for same, share"] == pytest.approx(1468 / (3854 + 2836 + 1468))
+    assert 0.09 < figures["Cohen's kappa, mean of pairs"] < 0.12
+    assert choosing.people_interval(real).mean == pytest.approx(HUMAN, abs=1e-12)
+    realism = pd.Series([p.label for p in voting.read_votes(question="realism")]).value_counts()
+    assert realism.to_dict() == {"same": 860, "gen": 402, "ret": 370}
+
+
+def test_broken_votes_are_refused(tmp_path):
+    with pytest.raises(GillError, match="alignment and realism, not on 'beauty'"):
+        voting.read_votes(question="beauty")
+    path = tmp_path / "votes.csv"
+    path.write_text("row,a\n1,gen\n")
+    with pytest.raises(GillError, match="votes.csv must have the columns row, alignment_1"):
+        voting.read_votes(path)
+    path.write_text(",".join(voting.COLUMNS) + "\n1" + ",gen" * 4 + ",both" + ",gen" * 5 + "\n")
+    with pytest.raises(GillError, match="line 2 of .*votes that are none.*both"):
+        voting.read_votes(path)
+
+
+def test_votes_of_other_prompts_are_refused(tmp_path):
+    head = "Prompt\tCategory\tChallenge\tNote\tDecisions\n"
+    for name, text in (("a", "a ball"), ("b", "a box")):
+        (tmp_path / name).write_text(f"{head}{text}\tx\tx\tx\tgen,ret,gen,gen,same\n")
+    with pytest.raises(GillError, match="not about the same prompts"):
+        voting.votes_csv(tmp_path / "a", tmp_path / "b")
+    lines = voting.votes_csv(tmp_path / "a", tmp_path / "a").splitlines()
+    assert lines[1] == "1,gen,ret,gen,gen,same,gen,ret,gen,gen,same" and "ball" not in lines[1]
+
+
+# ---- agreement ---------------------------------------------------------------------------
+
+
+def of(*rows: str):
+    """Prompts from votes written as letters: "ggrs"."""
+    names = {"g": "gen", "r": "ret", "s": "same"}
+    return [voting.voted([names[letter] for letter in row]) for row in rows]
+
+
+def test_kappa_of_perfect_and_of_no_agreement():
+    assert voting.pairwise_kappas(of("ggg", "rrr", "sss")) == pytest.approx([1, 1, 1])
+    assert voting.pairwise_kappas(of("gr", "rg")) == pytest.approx([-1])
+    assert voting.pairwise_kappas(of("gg", "rr", "s")) == pytest.approx([1]), "a vote is missing"
+
+
+def test_left_out_macro_f1_by_hand():
+    # four raters agree, the fifth never does: he scores 0, and so does nobody else
+    prompts = of("ggggr", "rrrrg")
+    assert voting.left_out_macro_f1(prompts) == pytest.approx(4 / 5)
+    assert decision.human_macro_f1(prompts) == pytest.approx(4 / 5)
+    # three to two: no label; left out, a vote of the larger side leaves two to two, no label
+    assert voting.left_out_macro_f1(of("gggrr", "ggggg", "rrrrr")) == pytest.approx(
+        (3 * 1.0 + 2 * decision.macro_f1(["gen", "ret", "gen"], ["gen", "ret", "ret"])) / 5
+    )
+
+
+def test_votes_dealt_at_random_stay_with_their_annotator():
+    real = voting.read_votes()
+    dealt = voting.shuffled(real, seed=3)
+    whole = [p for p in real if len(p.votes) == 5]
+    assert len(dealt) == len(whole) == 1630
+    for annotator in range(5):
+        before, after = (sorted(p.votes[annotator] for p in x) for x in (whole, dealt))
+        assert before == after
+    figures = voting.agreement(dealt)
+    assert abs(figures["Cohen's kappa, mean of pairs"]) < 0.02
+    assert figures["human macro F1"] > 0.77, "each vote is part of its label"
+    assert figures["macro F1, own vote left out"] == pytest.approx(0.5, abs=0.04)
+
+
+# ---- simulated raters --------------------------------------------------------------------
+
+
+def test_raters_without_noise_vote_by_the_lead():
+    prompts = voting.Raters(0.0, 0.5).votes([2, 0, -1], np.ones((3, 5)))
+    assert [set(p.votes) for p in prompts] == [{"gen"}, {"same"}, {"ret"}]
+    assert [p.label for p in prompts] == ["gen", "same", "ret"]
+    noisy = voting.Raters(1.0, 0.5).votes([0], [[1.0, -1.0, 0.2, 0.5, -0.4]])[0]
+    assert noisy.votes == ("gen", "ret", "same", "gen", "same")
+
+
+def test_raters_judge_by_the_lead_of_the_generated_picture(monkeypatch):
+    monkeypatch.setattr(voting, "calibrate", lambda *_: voting.Raters(0.0, 0.5))
+    frame = pd.DataFrame({"example": ["a", "b"], "seed": 0})
+    frame = frame.assign(generated=[6, 2], retrieved=[2, 6])
+    assert list(voting.vote(frame, [])[0].label) == ["gen", "ret"]
+
+
+def test_each_rater_has_noise_of_their_own():
+    noise = voting.rater_noise([(0, "a"), (0, "b"), (1, "a")])
+    assert noise.shape == (3, 5) and len(np.unique(noise)) == 15
+    np.testing.assert_array_equal(voting.rater_noise([(1, "a")])[0], noise[2])
+
+
+def test_calibration_finds_the_raters_again():
+    rng = np.random.default_rng(0)
+    leads, noise = rng.integers(-2, 3, 1500), rng.normal(size=(1500, 5))
+    true = voting.Raters(1.5, 0.5)
+    grid = [0.5, 1.0, 1.5, 2.0], [0.1, 0.5, 1.0]
+    assert voting.calibrate(leads, noise, true.votes(leads, noise), *grid) == true
+
+
+# ---- questions and pairs -----------------------------------------------------------------
+
+
+def test_questions_are_half_seen_half_novel_and_say_all():
+    asked = deciding.questions(20)
+    assert [q.split for q in asked] == ["seen"] * 10 + ["novel"] * 10
+    assert all(is_novel(q.scene) == (q.split == "novel") for q in asked)
+    for question in asked:
+        for name in ("shape", "color", "size", "position", "place"):
+            assert getattr(question.scene, name) in question.text
+    assert asked[:5] == deciding.questions(900)[:5]
+    with pytest.raises(GillError, match="must be even and at least 2, not 7"):
+        deciding.questions(7)
+
+
+def test_the_gallery_is_known_and_seen_only():
+    scenes = deciding.gallery_scenes()
+    assert len(scenes) == 400 and not any(is_novel(scene) for scene in scenes)
+    stub = SimpleNamespace(
+        profile=SimpleNamespace(name="mini"),
+        index=None,
+        gill=SimpleNamespace(image_features=lambda x: torch.ones(400, 2)),
+        pixel_values=lambda pictures: None,
+    )
+    pictures, _ = Responder.gallery.func(stub)
+    again, drawn = reasons.gallery_of(400)
+    assert again == scenes
+    for number in (0, 7, 399):
+        assert pictures[str(number)].tobytes() == drawn[number].tobytes()
+
+
+def test_matches_counts_attributes():
+    scene = deciding.gallery_scenes()[0]
+    assert deciding.matches(scene, scene) == 6
+    other = "big" if scene.size == "small" else "small"
+    assert deciding.matches(scene, scene.change(size=other)) == 5
+
+
+def test_a_row_of_a_pair(monkeypatch):
+    """The retrieved picture is scored by its scene, the generated one by the probes."""
+    asked = deciding.questions(2)
+    values = [len(v) for v in ATTRIBUTES.values()]
+
+    def probes(pictures):
+        logits = {}
+        for (name, _), size, label in zip(ATTRIBUTES.items(), values, asked[0].scene.labels()):
+            logits[name] = torch.nn.functional.one_hot(torch.tensor([label]), size).float()
+        logits["time"] = 1 - logits["time"]  # the one attribute that is wrong
+        return logits
+
+    responder = SimpleNamespace(backbones=SimpleNamespace(probes=probes))
+    scorer = deciding.PairScorer({0: responder}, asked)
+    hits = SimpleNamespace(indices=torch.tensor([[3]]), scores=torch.tensor([[0.25]]))
+    item = deciding.items_of(asked, [0])[0]
+    row = scorer.score([item], hits, torch.zeros(1, 3, 64, 64))[0]
+    assert row["generated"] == 5 and row["right_time"] == 0 and row["right_shape"] == 1
+    assert row["retrieved"] == deciding.matches(asked[0].scene, deciding.gallery_scenes()[3])
+    assert (row["retrieved_id"], row["retrieved_score"]) == (3, 0.25)
+
+
+def test_another_profile_is_refused():
+    with pytest.raises(GillError, match="in the mini world only, not for 'paper'"):
+        deciding.load_responders([0], "paper")
+
+
+# ---- choosing ----------------------------------------------------------------------------
+
+
+def test_a_scene_is_in_one_part_only():
+    asked = deciding.questions()
+    parts = choosing.split_by_scene(asked)
+    where: dict = {}
+    for question in asked:
+        where.setdefault(question.scene, set()).add(parts[question.example_id])
+    assert all(len(found) == 1 for found in where.values())
+    counts = pd.crosstab([q.split for q in asked], [parts[q.example_id] for q in asked])
+    assert (counts["test"] - 150).abs().max() <= 8 and (counts["train"] - 225).abs().max() <= 8
+    assert parts != choosing.split_by_scene(asked, seed=1)
+
+
+def cloud(n: int = 240):
+    rng = np.random.default_rng(0)
+    labels = rng.choice(["gen", "ret", "same"], n)
+    features = rng.normal(size=(n, 5))
+    features[:, 1] += np.where(labels == "ret", 3.0, 0.0)
+    return features, labels, rng.choice(["train", "validation", "test"], n)
+
+
+def test_the_fit_never_looks_at_the_test_part():
+    features, labels, parts = cloud()
+    model, strength = choosing.fit_linear(features, labels, parts)
+    threshold = choosing.fit_threshold(features[:, 1], labels, parts)
+    test = parts == "test"
+    known = test & (labels != "same")
+    assert decision.macro_f1(labels[known], model.decide(features[known]).answers) > 0.85
+    assert 0.5 < threshold < 2.5
+    other_features, other_labels = features.copy(), labels.copy()
+    other_features[test], other_labels[test] = 1e3, "ret"
+    again, same_strength = choosing.fit_linear(other_features, other_labels, parts)
+    np.testing.assert_array_equal(again.weight, model.weight)
+    assert strength == same_strength
+    assert choosing.fit_threshold(other_features[:, 1], other_labels, parts) == threshold
+    with pytest.raises(GillError, match="no prompt of the validation part"):
+        choosing.fit_linear(features, labels, np.where(parts == "validation", "test", parts))
+
+
+def table():
+    """Four test pairs with one seed: labels gen, ret, gen, same."""
+    return pd.DataFrame({
+        "example": list("abcd"), "seed": 0, "part": "test", "retrieved": [3, 6, 6, 5],
+        "generated": [6, 3, 6, 6], "label": ["gen", "ret", "gen", "same"],
+        "votes": ["gen gen gen gen ret", "ret ret ret ret same", "gen gen gen same same",
+                  "same same same gen ret"],
+        "context": "seen", "linear": ["gen", "ret", "ret", "ret"], "retrieved_score": 0.5,
+    })  # fmt: skip
+
+
+def test_references_need_no_fitting():
+    train = table().assign(part="train", label=["gen", "gen", "gen", "ret"])
+    frame = choosing.with_references(pd.concat([table(), train]))
+    assert set(frame.coin) == {0.25} and set(frame.gen) == {"gen"}
+    assert list(frame.perfect[:4]) == ["gen", "ret", "gen", "gen"], "equal ones are generated"
+
+
+def test_scores_by_hand():
+    frame = table().assign(gen="gen", ret="ret", coin=0.5)
+    scenes = list("abcd")
+    assert choosing.f1_interval(frame, scenes, "linear").mean == pytest.approx(
+        decision.macro_f1(["gen", "ret", "gen"], ["gen", "ret", "ret"])
+    )
+    assert choosing.f1_interval(frame, scenes, "coin").mean == pytest.approx(
+        (2 * 1 / 3.5 + 2 * 0.5 / 2.5) / 2
+    )
+    lead = choosing.f1_lead(frame, scenes, "linear", ("gen", "ret"))
+    assert lead.mean == pytest.approx(2 / 3 - 0.4), "always gen: F1 0.8 and 0"
+    assert choosing.quality_interval(frame, scenes, "linear").mean == pytest.approx(23 / 24)
+    assert choosing.quality_lead(frame, scenes, "linear", ("gen", "ret")).mean == pytest.approx(
+        23 / 24 - 21 / 24
+    )
+    # raters 1 to 5 on the labelled prompts, each against gen, ret, gen; `same` does not count
+    assert choosing.raters_interval(frame, scenes).mean == pytest.approx((3 + 1 + 0) / 5)
+    with pytest.raises(GillError, match="no prompt has a confident label"):
+        choosing.f1_interval(frame.assign(label="same"), scenes, "linear")
+
+
+def test_macro_f1_of_counts_is_scikit_learns_mean_over_seeds():
+    rng = np.random.default_rng(0)
+    truth, answers = (rng.choice(["gen", "ret"], 300, p=[0.8, 0.2]) for _ in range(2))
+    seeds = rng.integers(0, 3, 300)
+    counts = choosing.confusion(truth, answers, seeds, [0, 1, 2]).sum(axis=0)
+    expected = [decision.macro_f1(truth[seeds == s], answers[seeds == s]) for s in range(3)]
+    assert choosing.macro_f1_of_counts(counts) == pytest.approx(np.mean(expected))
+
+
+def test_intervals_resample_scenes_not_prompts():
+    values = np.random.default_rng(0).normal(size=60)
+    pairs = np.stack([values, np.ones(60)], axis=1)
+
+    def mean(totals):
+        return totals[..., 0] / totals[..., 1]
+
+    alone = choosing.scene_interval(pairs, range(60), mean)
+    tenfold = choosing.scene_interval(np.tile(pairs, (10, 1)), np.tile(range(60), 10), mean)
+    assert (tenfold.low, tenfold.high) == pytest.approx((alone.low, alone.high), abs=0.01)
+    assert tenfold.n == 600 and alone.low < alone.mean < alone.high
+    alike = choosing.scene_interval(np.ones((5, 2)), range(5), mean)
+    assert alike.mean == 1 and alike.low is None and alike.undefined == "all scenes are alike"
+
+
+def test_what_a_state_tells():
+    """Features that hold one fact only: it is told, the others are not."""
+    rng = np.random.default_rng(0)
+    n = 600
+    frame = pd.DataFrame({
+        "seed": 0, "part": rng.choice(["train", "test"], n), "context": "seen",
+        "retrieved": rng.integers(4, 7, n), "generated": rng.integers(4, 7, n),
+    })  # fmt: skip
+    frame["context"] = rng.choice(["seen", "novel"], n)
+    frame["retrieved_score"] = frame.retrieved + rng.normal(size=n) * 0.1
+    features = {0: rng.normal(size=(n, 4)) + 4 * (frame.generated == 6).to_numpy()[:, None]}
+    told = reasons.told(frame, features).set_index("fact")
+    assert told.loc["the generated picture is right", "state"] > 0.98
+    assert 0.4 < told.loc["the scene is novel", "state"] < 0.6
+    assert told.loc["the gallery has this very scene", "score"] == pytest.approx(1)
+    assert told.loc["the gallery has this very scene", "state"] < 0.6
+
+
+def test_the_scores_direction_is_not_taken_from_the_test_part():
+    """The score tells the truth in training and its opposite on the test: worse than nothing."""
+    rng = np.random.default_rng(0)
+    n = 400
+    frame = pd.DataFrame({
+        "seed": 0, "part": np.repeat(["train", "test"], n // 2),
+        "context": rng.choice(["seen", "novel"], n),
+        "retrieved": rng.integers(4, 7, n), "generated": rng.integers(4, 7, n),
+    })  # fmt: skip
+    novel = (frame.context == "novel").to_numpy()
+    frame["retrieved_score"] = np.where(frame.part == "train", novel, ~novel).astype(float)
+    told = reasons.told(frame, {0: rng.normal(size=(n, 4))}).set_index("fact")
+    assert told.loc["the scene is novel", "score"] == 0
+    frame["retrieved_score"] = -novel.astype(float)  # turned round alike in both
+    told = reasons.told(frame, {0: rng.normal(size=(n, 4))}).set_index("fact")
+    assert told.loc["the scene is novel", "score"] == 1
+
+
+def test_galleries_of_other_sizes():
+    scenes, pictures = reasons.gallery_of(5)
+    assert scenes == deciding.gallery_scenes()[:5] and len(pictures) == 5
+    whole, _ = reasons.gallery_of("every seen scene")
+    assert len(whole) == len(set(whole)) == 1040 and not any(map(is_novel, whole))
+
+
+# ---- the reference run -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reference():
+    result = json.loads((ROOT / "results" / "decide.json").read_text())
+    return result, pd.read_csv(ROOT / "results" / "decide_scores.csv")
+
+
+def test_the_reference_run_is_whole(reference):
+    result, frame = reference
+    assert {"table", "title", "rows", "verdicts", "counts", "provenance", "figures"} <= set(result)
+    assert result["counts"] == {"scored": 2700, "eligible": 2700, "skipped": {}}
+    assert list(frame.columns) == deciding.KEPT and len(frame) == 2700
+    asked = {q.example_id: q for q in deciding.questions()}
+    assert set(frame.example) == set(asked)
+    scenes = deciding.gallery_scenes()
+    for row in frame.sample(50, random_state=0).itertuples():
+        assert row.retrieved == deciding.matches(asked[row.example].scene, scenes[row.retrieved_id])
+    rights = frame[[f"right_{name}" for name in ATTRIBUTES]].sum(axis=1)
+    assert (rights == frame.generated).all()
+
+
+def test_the_votes_of_the_reference_run_follow_from_its_raters(reference):
+    result, frame = reference
+    raters = voting.Raters(**result["raters"])
+    prompts = raters.votes(frame.generated - frame.retrieved, voting.noise_of(frame))
+    assert [" ".join(p.votes) for p in prompts] == list(frame.votes)
+    assert [p.label for p in prompts] == list(frame.label)
+    people, simulated = (result["agreement"][who] for who in ("people", "simulated"))
+    for figure in ("confident labels, share", "human macro F1"):
+        assert abs(people[figure] - simulated[figure]) < 0.03
+
+
+def test_the_reference_results_follow_from_its_scores(reference):
+    result, frame = reference
+    asked, frame = deciding.questions(), choosing.with_references(frame)
+    again = deciding.judged(frame, asked)
+    for kind in ("verdicts", "controls"):
+        for old, new in zip(result[kind], again[kind], strict=True):
+            assert (old["id"], old["verdict"]) == (new["id"], new["verdict"])
+            assert new["difference"] == pytest.approx(old["difference"], abs=1e-9)
+            assert new["low"] == pytest.approx(old["low"], abs=1e-9)
+    for old, new in zip(result["differences"], deciding.differences(frame, asked), strict=True):
+        assert (old["against"], old["metric"]) == (new["against"], new["metric"])
+        assert new["mean"] == pytest.approx(old["mean"], abs=1e-9)
+    test, scenes = deciding.held_out(frame, asked)
+    rows = {(r["method"], r["context"], r["metric"]): r for r in result["rows"]}
+    for method, label in choosing.METHODS.items():
+        kept = rows[label, "all prompts", deciding.F1]["mean"]
+        assert choosing.f1_interval(test, scenes, method).mean == pytest.approx(kept, abs=1e-9)
+    assert rows["people", "PartiPrompts", deciding.F1]["mean"] == pytest.approx(HUMAN, abs=1e-12)
+    best = rows[choosing.METHODS["perfect"], "all prompts", deciding.ACCURACY]["mean"]
+    assert all(r["mean"] <= best + 1e-12 for k, r in rows.items()
+               if k[1:] == ("all prompts", deciding.ACCURACY))  # fmt: skip
+
+
+def test_the_report_can_show_the_results(reference, tmp_path):
+    from gill_lite.report import page as report
+
+    result, frame = reference
+    text = report.as_text(result)
+    assert "linear decision on [IMG0]" in text and "2700 of 2700" in text
+    assert claims.verdict_table(result["verdicts"]).shape == (1, 3)
+    path = deciding.save(tmp_path, frame, result)
+    assert json.loads(path.read_text()) == result
+    assert len(pd.read_csv(tmp_path / "results" / "decide_scores.csv")) == len(frame)
+
+
+# ---- the exercises' checkers -------------------------------------------------------------
+
+
+def exercise_cases() -> list[list]:
+    """The cases of both exercises, as the notebook has them."""
+    import nbformat
+
+    notebook = nbformat.read(ROOT / "notebooks" / "16_decide_retrieve_or_generate.ipynb", 4)
+    source = next(c.source for c in notebook.cells if "def my_label" in c.source)
+    lines = [line for line in source.splitlines() if line.startswith(("G, R, S", "cases ="))]
+    found = []
+    for line in lines[1:]:
+        space: dict = {}
+        exec(f"{lines[0]}\n{line}", space)
+        found.append(space["cases"])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("number", "wrong"),
+    [
+        (0, lambda votes: max(sorted(set(votes)), key=votes.count)),  # the most frequent vote
+        (0, lambda votes: next((s for s in ("gen", "ret") if votes.count(s) >= 4), "same")),
+        (1, lambda truth, answers: float(np.mean(np.array(truth) == answers))),  # accuracy
+        (1, lambda truth, answers: decision.macro_f1(truth, answers) * 2),
+        (1, lambda truth, answers: 2 * sum(a == b == "ret" for a, b in zip(truth, answers))
+         / max(1, truth.count("ret") + answers.count("ret"))),
+    ],
+)  # fmt: skip
+def test_wrong_exercises_are_told(number, wrong):
+    wrong.__name__ = "mine"
+    reference = (decision.confident_label, decision.macro_f1)[number]
+    cases = exercise_cases()[number]
+    assert lab.check(wrong, reference, cases).startswith("case ")
+    assert lab.check(reference, reference, cases).startswith("passed")
