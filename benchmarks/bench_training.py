@@ -7,11 +7,11 @@ import torch
 from benchmarks import reference
 from benchmarks.record import faster, versus
 from gill_lite.model.gill import build_gill
-from gill_lite.pretraining.loop import training_caption
 from gill_lite.profiles import MINI
 from gill_lite.training.data import Examples, split_batch
 from gill_lite.training.step import Stepper, learning_rate
 from gill_lite.training.train import make_batch
+from gill_lite.world.pictures import training_caption
 
 STEP = 1000  # a step behind the warm-up
 PARTS = ("captioning", "img_lm", "retrieval", "generation")

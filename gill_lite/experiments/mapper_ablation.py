@@ -149,9 +149,9 @@ def step_seconds(mappers: Sequence[str], backbones, rounds: int = TIMED_STEPS) -
 
 def _batch(gill, backbones, step: int):
     """The captions of one training step; the text encoder's targets are a part of its cost."""
-    from gill_lite.pretraining.loop import training_caption
     from gill_lite.training.data import Examples
     from gill_lite.training.train import make_batch
+    from gill_lite.world.pictures import training_caption
 
     size = backbones.profile.batch_size
     captions = [training_caption(step * size + i, 0) for i in range(size)]

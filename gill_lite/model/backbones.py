@@ -59,7 +59,7 @@ def load_backbones(
     models = _load_models(where | chosen, options, device)
     backbones = Backbones(profile.replace(**chosen), *models)
     if profile.name == "mini":
-        from gill_lite.pretraining.probes import load_probes
+        from gill_lite.world.probes import load_probes
 
         backbones.probes = load_probes(directory / "probes").to(device)
         backbones.perceptual = load_perceptual(directory / "trunk").to(device)

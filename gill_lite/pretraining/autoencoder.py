@@ -4,15 +4,8 @@ import torch
 from torch.nn.functional import l1_loss, mse_loss
 from tqdm.auto import tqdm
 
-from gill_lite.pretraining.loop import (
-    NUM_IMAGES,
-    fit,
-    held_out,
-    read_tensors,
-    to_pixels,
-    training_images,
-    write_tensors,
-)
+from gill_lite.pretraining.loop import fit, read_tensors, write_tensors
+from gill_lite.world.pictures import NUM_IMAGES, held_out, signed_pixels, training_images
 
 CHANNELS, LATENT = (16, 32, 64, 128), 12
 STEPS, POLISH_STEPS, BATCH = 1_500, 700, 16
@@ -44,7 +37,7 @@ def train(work_dir, out_dir, seed: int = 0, steps: int = STEPS):
 
     def loss_fn(step, generator):
         index = torch.randint(NUM_IMAGES, (BATCH,), generator=generator).numpy()
-        x = to_pixels(pictures[index]).contiguous(memory_format=torch.channels_last)
+        x = signed_pixels(pictures[index]).contiguous(memory_format=torch.channels_last)
         posterior = model.encode(x).latent_dist
         y = model.decode(posterior.sample(generator)).sample
         return l1_loss(y, x) + mse_loss(y, x) + KL_WEIGHT * posterior.kl().mean()
@@ -76,7 +69,7 @@ def encode_all(model, pictures, path) -> torch.Tensor:
         return read_tensors(path)
     with torch.no_grad():
         parts = [
-            model.encode(to_pixels(pictures[i : i + 64])).latent_dist.mean
+            model.encode(signed_pixels(pictures[i : i + 64])).latent_dist.mean
             for i in tqdm(range(0, len(pictures), 64), desc="encoding pictures")
         ]
     latents = torch.cat(parts)
@@ -92,7 +85,7 @@ def polish(model, pictures, latents, work_dir, seed: int = 0):
 
     def loss_fn(step, generator):
         index = torch.randint(NUM_IMAGES, (BATCH,), generator=generator)
-        x = to_pixels(pictures[index.numpy()]).contiguous(memory_format=torch.channels_last)
+        x = signed_pixels(pictures[index.numpy()]).contiguous(memory_format=torch.channels_last)
         z = latents[index]
         z = z + noise * torch.randn(z.shape, generator=generator)
         return mse_loss(model.decode(z).sample, x)

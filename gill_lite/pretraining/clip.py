@@ -4,21 +4,20 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from gill_lite.pretraining.loop import (
-    GROUP,
-    NUM_IMAGES,
-    drawn,
-    fit,
-    held_out,
-    to_pixels,
-    training_caption,
-    training_images,
-    training_scene,
-    word_tokenizer,
-)
+from gill_lite.pretraining.loop import fit, word_tokenizer
 from gill_lite.pretraining.probes import classification_loss
 from gill_lite.world import language
 from gill_lite.world.corpus import vocabulary
+from gill_lite.world.pictures import (
+    GROUP,
+    NUM_IMAGES,
+    drawn,
+    held_out,
+    signed_pixels,
+    training_caption,
+    training_images,
+    training_scene,
+)
 from gill_lite.world.scene import ATTRIBUTES, is_novel, rng_for, sample_scene
 
 POSITIONS, WIDTH, PATCH = 77, 128, 16
@@ -160,7 +159,7 @@ def train(work_dir, out_dir, seed: int = 0, steps: int = STEPS):
             rng = rng_for("grid caption", seed, step)
             captions += [grid_caption(grid_scenes[i], rng) for i in index]
             batch = np.concatenate([batch, grids[index]])
-        images = image_embeds(model, to_pixels(batch))
+        images = image_embeds(model, signed_pixels(batch))
         texts = text_embeds(model, tokenizer, captions)
         logits = model.logit_scale.exp().clamp(max=100) * texts @ images.T  # (B, B)
         cross_entropy = torch.nn.functional.cross_entropy
@@ -198,7 +197,7 @@ def learn_labels(model, pictures, work_dir, seed: int = 0):
 
     def loss_fn(step, generator):
         index = torch.randint(NUM_IMAGES, (BATCH,), generator=generator)
-        pixel_values = to_pixels(pictures[index.numpy()])
+        pixel_values = signed_pixels(pictures[index.numpy()])
         pooled = model.vision_model(pixel_values=pixel_values).pooler_output  # (B, 128)
         return classification_loss({n: h(pooled) for n, h in heads.items()}, labels[index])
 

@@ -6,15 +6,15 @@ Its text encoder is the mini CLIP's, frozen, with 77 slots, as in Stable Diffusi
 import torch
 
 from gill_lite.pretraining.autoencoder import encode_all
-from gill_lite.pretraining.loop import (
+from gill_lite.pretraining.loop import fit
+from gill_lite.world import language
+from gill_lite.world.pictures import (
     NUM_IMAGES,
-    fit,
     hash_seed,
     held_out,
     training_caption,
     training_images,
 )
-from gill_lite.world import language
 from gill_lite.world.scene import ATTRIBUTES, rng_for
 
 CHANNELS = (96, 192)

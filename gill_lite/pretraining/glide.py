@@ -12,15 +12,15 @@ from torch.nn.functional import pixel_unshuffle
 
 from gill_lite.pretraining import denoiser as stage_denoiser
 from gill_lite.pretraining.clip import POSITIONS, WIDTH, build_tokenizer
-from gill_lite.pretraining.loop import (
+from gill_lite.pretraining.loop import fit
+from gill_lite.world.glide import PATCH, Glide
+from gill_lite.world.pictures import (
     NUM_IMAGES,
-    fit,
     hash_seed,
-    to_pixels,
+    signed_pixels,
     training_caption,
     training_images,
 )
-from gill_lite.world.glide import PATCH, Glide
 
 CHANNELS = (64, 96, 112)  # at 16x16, 8x8 and 4x4
 STEPS = 6_000  # of the first part, in which the transformer starts from nothing
@@ -135,7 +135,7 @@ def make_loss(glide, pictures, noisier: bool = False):
         index = torch.randint(NUM_IMAGES, (BATCH,), generator=generator)
         empty = torch.rand(BATCH, generator=generator) < EMPTY
         texts = ["" if e else training_caption(i, step) for i, e in zip(index.tolist(), empty)]
-        x = pixel_unshuffle(to_pixels(pictures[index.numpy()]), PATCH)
+        x = pixel_unshuffle(signed_pixels(pictures[index.numpy()]), PATCH)
         t = torch.rand(BATCH, generator=generator)
         t = (1000 * (t.sqrt() if noisier else t)).long()
         a = alphas[t].view(-1, 1, 1, 1)

@@ -1,89 +1,19 @@
-"""What every pretraining stage shares: the picture set, word tokenizers, one resumable loop."""
+"""What every pretraining stage shares: word tokenizers, one resumable loop."""
 
 import io
 import json
 import math
-import os
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
-from gill_lite.files import append_text, read_text, tidy, write_bytes, write_text, writing
-from gill_lite.world.language import caption
-from gill_lite.world.render import render
-from gill_lite.world.scene import ATTRIBUTES, Scene, is_novel, other_value, rng_for, sample_scene
+from gill_lite.files import append_text, read_text, tidy, write_bytes, write_text
+from gill_lite.world.pictures import hash_seed
 
-GROUP = 4  # pictures that share all but one attribute
-NUM_IMAGES = 20_000
 SAVE_EVERY = 90.0  # seconds between checkpoints
-
-
-def training_scene(index: int, seed: int = 0) -> Scene:
-    """Scene of training picture `index`: groups of four, each a base and three near misses."""
-    scene = sample_scene(rng_for("training scene", seed, index // GROUP))
-    if index % GROUP == 0:
-        return scene
-    rng = rng_for("near miss", seed, index)
-    while True:
-        name = str(rng.choice(list(ATTRIBUTES)))
-        near = scene.change(**{name: other_value(rng, name, getattr(scene, name))})
-        if not is_novel(near):
-            return near
-
-
-def drawn(scene: Scene, *key) -> np.ndarray:
-    """The picture of `scene` with details from `key`, as uint8 (3, 64, 64)."""
-    return np.asarray(render(scene, rng_for("picture", *key))).transpose(2, 0, 1)
-
-
-def training_images(work_dir: Path, seed: int = 0) -> np.ndarray:
-    """All training pictures, uint8 (NUM_IMAGES, 3, 64, 64), drawn once and mapped from disk.
-
-    Raises GillError where the file is damaged.
-    """
-    from filelock import FileLock
-
-    path = Path(work_dir) / f"images-{seed}.npy"
-    with FileLock(path.with_name(f".{path.name}.lock")):  # another stage waits here
-        if not path.exists():
-            _draw_all(path, seed)
-    try:
-        return np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
-        raise GillError(f"{path} is damaged ({error}); remove it, and it is drawn anew") from error
-
-
-def _draw_all(path: Path, seed: int) -> None:
-    pictures = np.empty((NUM_IMAGES, 3, 64, 64), np.uint8)
-    for i in tqdm(range(NUM_IMAGES), desc="drawing pictures"):
-        pictures[i] = drawn(training_scene(i, seed), "train", seed, i)
-    partial = path.with_suffix(".partial.npy")
-    with writing(path):
-        np.save(partial, pictures)
-        os.replace(partial, path)
-
-
-def held_out(
-    count: int, split: str = "seen", key: str = "held out"
-) -> tuple[list[Scene], torch.Tensor]:
-    """`count` scenes and their pictures, (count, 3, 64, 64) in 0..1, that no stage trains on."""
-    scenes = [sample_scene(rng_for(key, split, i), split) for i in range(count)]
-    pictures = np.stack([drawn(scene, key, split, i) for i, scene in enumerate(scenes)])
-    return scenes, torch.from_numpy(pictures).float() / 255
-
-
-def to_pixels(pictures: np.ndarray) -> torch.Tensor:
-    """uint8 (B, 3, H, W) to float in -1..1."""
-    return torch.from_numpy(np.array(pictures)).float() / 127.5 - 1
-
-
-def training_caption(index: int, epoch: int, seed: int = 0) -> str:
-    """The caption of training picture `index` in this epoch."""
-    return caption(training_scene(index, seed), rng_for("caption", seed, index, epoch))
 
 
 def word_tokenizer(words, specials: dict[str, str], max_length: int, template: str):
@@ -260,11 +190,6 @@ def read_tensors(path):
             f"{path} cannot be read: it is damaged, or holds Python objects beside tensors, which "
             "are refused and were not run; remove it, and it is made anew"
         ) from error
-
-
-def hash_seed(*key) -> int:
-    """A 63-bit seed that depends on `key` alone."""
-    return int(rng_for(*key).integers(2**63 - 1))
 
 
 def _append(path, row):

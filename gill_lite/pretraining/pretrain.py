@@ -207,6 +207,7 @@ def _remeasure(name: str, directory: Path, count: int) -> dict:
     from gill_lite.pretraining import probes as stage_probes
     from gill_lite.profiles import MINI
     from gill_lite.world.glide import load_glide
+    from gill_lite.world.probes import load_probes
 
     if name == "clip":
         clip = CLIPModel.from_pretrained(directory / "clip").float().eval()
@@ -216,7 +217,7 @@ def _remeasure(name: str, directory: Path, count: int) -> dict:
         return stage_lm.measure(lm, AutoTokenizer.from_pretrained(directory / "lm"))
     if name == "trunk":
         return {}
-    probes = stage_probes.load_probes(directory / "probes")
+    probes = load_probes(directory / "probes")
     if name == "glide":
         return _both_splits(stage_glide.measure, load_glide(directory / "glide"), probes, count)
     pipeline = _pipeline(directory)

@@ -1,33 +1,16 @@
 """Pretraining stages `probes` and `trunk`: what reads attributes, and what LPIPS looks through."""
 
-from pathlib import Path
-
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
-from gill_lite.pretraining.loop import NUM_IMAGES, fit, held_out, training_images, training_scene
+from gill_lite.pretraining.loop import fit
+from gill_lite.world.pictures import NUM_IMAGES, held_out, training_images, training_scene
+from gill_lite.world.probes import Probes
 from gill_lite.world.scene import ATTRIBUTES
 
 PROBE_STEPS, TRUNK_STEPS, BATCH = 1_500, 900, 64
 CLASSES = [len(values) for values in ATTRIBUTES.values()]
-
-
-class Probes(nn.Module):
-    """A small convolutional network with one linear head an attribute."""
-
-    def __init__(self):
-        super().__init__()
-        widths, layers = (3, 24, 48, 64, 96), []
-        for a, b in zip(widths, widths[1:]):
-            layers += [nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.SiLU()]
-        self.body = nn.Sequential(*layers, nn.Flatten())  # (B, 96 * 4 * 4)
-        self.heads = nn.ModuleDict({n: nn.Linear(1536, len(v)) for n, v in ATTRIBUTES.items()})
-
-    def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Pictures (B, 3, 64, 64) in 0..1 to logits (B, values) by attribute."""
-        features = self.body(pictures * 2 - 1)
-        return {name: head(features) for name, head in self.heads.items()}
 
 
 class TrunkClassifier(nn.Module):
@@ -125,13 +108,3 @@ def train_trunk(work_dir, out_dir, seed: int = 0, steps: int = TRUNK_STEPS):
     module = _fit("trunk", TrunkClassifier(), work_dir, steps, seed, lr=5e-4)
     save_file(module.features.state_dict(), out_dir / "model.safetensors")
     return {"steps": steps, **accuracy(module)}
-
-
-def load_probes(directory: Path):
-    """The mini world's attribute probes."""
-    from safetensors.torch import load_file
-
-    probes = Probes()
-    weights = load_file(directory / "model.safetensors")
-    probes.load_state_dict({name: value.float() for name, value in weights.items()})
-    return probes.eval().requires_grad_(False)

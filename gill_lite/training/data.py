@@ -221,7 +221,7 @@ class WorldPairs:
         self.epoch = epoch
 
     def __getitem__(self, i: int) -> tuple[int, str]:
-        from gill_lite.pretraining.loop import training_caption
+        from gill_lite.world.pictures import training_caption
 
         return i, training_caption(i, self.epoch)
 
@@ -233,15 +233,15 @@ def world_pairs(backbones, cache_dir) -> tuple[WorldPairs, Tensor]:
     """
     from safetensors.torch import save
 
-    from gill_lite.pretraining import loop as training
     from gill_lite.training.state import fingerprint
+    from gill_lite.world.pictures import NUM_IMAGES, drawn, training_scene
 
-    pairs = WorldPairs(training.NUM_IMAGES)
+    pairs = WorldPairs(NUM_IMAGES)
     path = Path(cache_dir) / f"features-{fingerprint(backbones)}.safetensors"
     if path.exists():
         return pairs, _kept_features(path)
     numbers = tqdm(range(len(pairs)), desc="drawing pictures", unit="picture")
-    pictures = (training.drawn(training.training_scene(i), "train", 0, i) for i in numbers)
+    pictures = (drawn(training_scene(i), "train", 0, i) for i in numbers)
     features = image_features(backbones, pictures)
     write_bytes(path, save({"features": features}))
     return pairs, features

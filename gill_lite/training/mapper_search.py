@@ -38,7 +38,7 @@ class Trial:
 def held_out_loss(gill, backbones, count: int = HELD_OUT) -> float:
     """Mean generation loss on `count` single captions drawn as in training, from unseen numbers."""
     from gill_lite.model.losses import generation_loss
-    from gill_lite.pretraining.loop import NUM_IMAGES, training_caption
+    from gill_lite.world.pictures import NUM_IMAGES, training_caption
 
     size = backbones.profile.batch_size
     losses = []

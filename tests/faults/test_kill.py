@@ -195,11 +195,12 @@ def pretraining(folder: Path):
     from gill_lite.cli import main as cli
     from gill_lite.pretraining import loop as training
     from gill_lite.pretraining import probes as stage_probes
+    from gill_lite.world import pictures
 
-    for module in (training, stage_probes):
+    for module in (pictures, stage_probes):
         module.NUM_IMAGES = 16
     training.SAVE_EVERY, stage_probes.BATCH = -1.0, 4
-    train, held_out = stage_probes.train_probes, training.held_out
+    train, held_out = stage_probes.train_probes, pictures.held_out
     stage_probes.train_probes = partial(train, steps=STEPS["pretraining"])
     stage_probes.held_out = lambda _, *rest, **named: held_out(8, *rest, **named)
     loss = stage_probes.classification_loss

@@ -43,12 +43,13 @@ def small_probes(monkeypatch, steps: int = 6) -> None:
     """`gill-lite pretrain probes` on sixteen pictures, a checkpoint each step."""
     from gill_lite.pretraining import loop as training
     from gill_lite.pretraining import probes as stage_probes
+    from gill_lite.world import pictures
 
-    for module in (training, stage_probes):
+    for module in (pictures, stage_probes):
         monkeypatch.setattr(module, "NUM_IMAGES", 16)
     monkeypatch.setattr(training, "SAVE_EVERY", -1.0)
     monkeypatch.setattr(stage_probes, "BATCH", 4)
-    train, held_out = partial(stage_probes.train_probes, steps=steps), training.held_out
+    train, held_out = partial(stage_probes.train_probes, steps=steps), pictures.held_out
     monkeypatch.setattr(stage_probes, "train_probes", train)
     few = lambda _, *rest, **named: held_out(8, *rest, **named)  # noqa: E731
     monkeypatch.setattr(stage_probes, "held_out", few)

@@ -8,9 +8,9 @@ from gill_lite.model.gill import build_gill
 from gill_lite.model.losses import generation_loss
 from gill_lite.model.mappers import KINDS
 from gill_lite.model.tokens import encode_captions
-from gill_lite.pretraining.loop import NUM_IMAGES, training_caption
 from gill_lite.training import mapper_search
 from gill_lite.training.mapper_search import Trial, best_rates, held_out_loss
+from gill_lite.world.pictures import NUM_IMAGES, training_caption
 from tests.helpers import tiny_backbones
 
 RESULTS = DATA.parent / "results" / "mapper_search.json"

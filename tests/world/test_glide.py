@@ -12,8 +12,8 @@ from gill_lite.files import DATA
 from gill_lite.model.backbones import check_files
 from gill_lite.pretraining import glide as stage_glide
 from gill_lite.pretraining import pretrain
-from gill_lite.pretraining.probes import Probes
 from gill_lite.world.glide import load_glide
+from gill_lite.world.probes import Probes
 from gill_lite.world.scene import ATTRIBUTES
 
 TINY = (16, 16, 16)
@@ -157,7 +157,7 @@ def test_training_moves_text_and_picture_and_goes_on_after_a_kill(
 
 
 def test_the_loss_reads_the_captions_the_denoiser_reads(small_stage, monkeypatch):
-    from gill_lite.pretraining.loop import training_caption
+    from gill_lite.world.pictures import training_caption
 
     glide, told = stage_glide.build(0), []
     monkeypatch.setattr(stage_glide, "BATCH", 32)

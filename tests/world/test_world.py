@@ -7,6 +7,7 @@ import pytest
 
 from gill_lite.pretraining import loop as training
 from gill_lite.world import corpus, language
+from gill_lite.world.pictures import training_scene
 from gill_lite.world.render import render
 from gill_lite.world.scene import (
     ATTRIBUTES,
@@ -118,7 +119,7 @@ def test_every_restatement_is_true():
 
 def test_training_groups_are_near_misses_and_never_novel():
     for group in range(60):
-        scenes = [training.training_scene(4 * group + i) for i in range(4)]
+        scenes = [training_scene(4 * group + i) for i in range(4)]
         assert not any(map(is_novel, scenes))
         base = scenes[0].labels()
         for near in scenes[1:]:
