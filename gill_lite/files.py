@@ -1,8 +1,12 @@
-"""Files written whole or not at all, JSON read with a sentence a person can act on."""
+"""Files and folders written whole or not at all, JSON read with a sentence a person can act on.
+
+Here, too, what a run needs that is stopped and goes on: a lock, a log, the settings it began with.
+"""
 
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +19,8 @@ DATA = Path(__file__).resolve().parents[1] / "data"  # what the repository ships
 class CannotWrite(GillError, OSError):
     """The disk is full, the folder read-only, or a name in the path is taken."""
 
-    def __init__(self, path, error: OSError):
-        self.strerror = error.strerror or str(error)
+    def __init__(self, path, error: Exception):
+        self.strerror = getattr(error, "strerror", None) or str(error)
         super().__init__(
             f"cannot write {path} ({self.strerror}); free some space or choose another folder, "
             "then run the same command again"
@@ -26,28 +30,31 @@ class CannotWrite(GillError, OSError):
 @contextmanager
 def writing(path):
     """What goes wrong while `path` is written becomes a `CannotWrite`."""
+    from safetensors import SafetensorError  # a full disk, in its words
+
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CannotWrite(path, error) from error
 
 
 @contextmanager
-def only_one(folder, lock=None):
-    """Hold `folder` for this run; the system lets go of it when the process dies.
+def only_one(place, beside: bool = False, wait: bool = False):
+    """Hold the folder `place` for this run; the system lets go of it when the process dies.
 
-    lock: the lock's file, `.lock` in the folder unless given. Raises GillError where another
-    run holds it.
+    beside: the lock lies beside `place`, which may then be a file, or not be there yet. wait: for
+    another run to let go of it; else GillError is raised at once where one holds it.
     """
     from filelock import FileLock, Timeout
 
-    lock = Path(lock or Path(folder) / ".lock")
+    place = Path(place)
+    lock = place.with_name(f".{place.name}.lock") if beside else place / ".lock"
     held = FileLock(lock)
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        held.acquire(timeout=0)
+        held.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
-        raise GillError(f"another run is writing to {folder}; wait or name another") from error
+        raise GillError(f"another run is writing to {place}; wait or name another") from error
     except OSError as error:
         raise CannotWrite(lock, error) from error
     try:
@@ -63,30 +70,56 @@ def tidy(folder, *names: str) -> None:
             path.unlink()
 
 
-def write_bytes(path, content: bytes) -> Path:
-    """Write `content` atomically: a temporary file in the same folder, then os.replace.
+@contextmanager
+def whole_file(path):
+    """A temporary path in the folder of `path` that takes its name when the block ends well.
 
-    Raises CannotWrite, and leaves what was there as it was.
+    Raises CannotWrite; whatever goes wrong, what was at `path` stays as it was.
     """
     path = Path(path)
     with writing(path):
-        return _write_bytes(path, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            os.close(handle)
+            yield Path(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp makes private files
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
-def _write_bytes(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes private files
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+@contextmanager
+def whole_folder(path):
+    """A new folder that takes the name `path` when the block ends well, and else is removed.
+
+    Raises GillError where something is there already, CannotWrite where writing fails.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise GillError(f"{path} is there already and not empty; name a new folder or remove it")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            yield temporary
+            temporary.chmod(0o755)  # mkdtemp makes private folders
+            if path.exists():
+                path.rmdir()
+            temporary.replace(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def write_bytes(path, content: bytes) -> Path:
+    """Write `content`, whole or not at all. Raises CannotWrite."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+    return Path(path)
 
 
 def append_text(path, text: str) -> None:
@@ -139,6 +172,52 @@ def read_json(path, what: str = "file") -> dict:
     if not isinstance(value, dict):
         raise GillError(f"{what} {path} holds a JSON {type(value).__name__}, not an object")
     return value
+
+
+def read_rows(path, what: str, key: str) -> list[dict]:
+    """The JSON objects of a file of rows, one a line; none where there is no such file.
+
+    A last line without its end, which a kill left torn, is dropped. Raises GillError naming the
+    file and the line where another one is broken, or lacks `key`.
+    """
+    if not Path(path).exists():
+        return []
+    rows = []
+    for number, line in enumerate(read_text(path, what).split("\n")[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+            rows[-1][key]
+        except (ValueError, KeyError, TypeError) as error:
+            raise GillError(f"line {number} of {what} {path} is broken; remove it") from error
+    return rows
+
+
+def cut_log(path, start: int) -> None:
+    """Drop the rows of steps from `start` on, which will be made again."""
+    tidy(Path(path).parent, Path(path).name)
+    kept = [row for row in read_rows(path, "training log", "step") if row["step"] < start]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def refuse_other_settings(place, theirs: dict, ours: dict, mend: str) -> None:
+    """Raise GillError with each difference where `place` was made by other settings than `ours`."""
+    there, now = flat(theirs), flat(json.loads(json.dumps(ours)))
+    differ = [
+        f"{name} was {there.get(name, 'absent')!r} and is {now.get(name, 'absent')!r}"
+        for name in sorted(there.keys() | now.keys())
+        if there.get(name, "absent") != now.get(name, "absent")
+    ]
+    if differ:
+        raise GillError(f"{place} was made by other settings ({'; '.join(differ)}); {mend}")
+
+
+def flat(settings: dict, above: str = "") -> dict:
+    """Nested settings side by side: {"a": {"b": 1}} -> {"a.b": 1}."""
+    found = {}
+    for name, value in settings.items():
+        nested = isinstance(value, dict) and value
+        found |= flat(value, f"{above}{name}.") if nested else {above + name: value}
+    return found
 
 
 def name_on_disk(name: str) -> str:

@@ -3,7 +3,6 @@
 Class 0 is generate ("gen"), class 1 is retrieve ("ret"), as in the official checkpoint.
 """
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from gill_lite.datasets.partiprompts import Prompt, confident_label
 from gill_lite.errors import GillError
+from gill_lite.files import write_bytes
 
 CLASSES = ("gen", "ret")
 DECISION = "decision.safetensors"  # in a folder of ours
@@ -115,17 +115,9 @@ class LinearDecision:
 
     def save(self, path) -> Path:
         """Write weight and bias as safetensors, atomically."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            save_file({"weight": self.weight, "bias": self.bias}, temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return path
+        return write_bytes(path, save({"weight": self.weight, "bias": self.bias}))
 
     @classmethod
     def load(cls, path) -> "LinearDecision":

@@ -7,8 +7,6 @@ Axes: B queries, N images, P retrieval width, c candidates.
 """
 
 import json
-import shutil
-import tempfile
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, write_json
+from gill_lite.files import read_json, whole_folder, write_json
 from gill_lite.model import official
 from gill_lite.model.checkpoint import ABOUT
 
@@ -94,22 +92,10 @@ class ImageIndex:
 
     def save(self, directory) -> Path:
         """Write `embeddings.safetensors` and `ids.json` into the folder, whole or not at all."""
-        target = Path(directory)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise GillError(f"{target} is there already and not empty; name a new folder")
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        try:
-            save_file({"embeddings": self.embeddings.contiguous()}, temporary / EMBEDDINGS)
-            write_json(temporary / IDS, {"ids": self.ids})
-            temporary.chmod(0o755)
-            if target.exists():
-                target.rmdir()
-            temporary.replace(target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        return target
+        with whole_folder(directory) as folder:
+            save_file({"embeddings": self.embeddings.contiguous()}, folder / EMBEDDINGS)
+            write_json(folder / IDS, {"ids": self.ids})
+        return Path(directory)
 
     @classmethod
     def load(cls, directory) -> "ImageIndex":

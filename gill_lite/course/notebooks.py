@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 import re
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from gill_lite.course import hand_out as course
 from gill_lite.errors import GillError
-from gill_lite.files import write_text
+from gill_lite.files import write_bytes, write_text
 from gill_lite.provenance import repository_root, usable_cores
 
 KERNEL_START_SECONDS = 300  # on a busy machine a kernel may need more than the usual minute
@@ -148,7 +147,7 @@ def refresh(folder: Path | None = None, beginnings: tuple[str, ...] = ("",)) -> 
             _write_measured(executed, cost)
             if found := problems(executed):
                 raise GillError(f"{path.name} {found[0]}: mend it and run `make notebooks` again.")
-            os.replace(executed, path)
+            write_bytes(path, executed.read_bytes())
     total = sum(path.stat().st_size for path in every)
     if total > MAX_TOTAL_BYTES:
         raise GillError(f"the notebooks take {total} bytes, more than {MAX_TOTAL_BYTES}.")

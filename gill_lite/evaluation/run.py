@@ -19,7 +19,8 @@ from gill_lite.files import (
     append_text,
     only_one,
     read_json,
-    read_text,
+    read_rows,
+    refuse_other_settings,
     tidy,
     write_json,
     write_text,
@@ -132,7 +133,7 @@ def run_resumable(
     with only_one(output_dir):
         tidy(output_dir, ROWS, SECONDS, CONFIG)
         keep_config(output_dir, describe(config, keys, batch_size))
-        rows = read_rows(output_dir / ROWS)
+        rows = scores_by_key(output_dir / ROWS)
         unknown = rows.keys() - set(keys)
         if unknown:
             raise GillError(f"{output_dir}/{ROWS} holds {min(unknown)}, no part of this run")
@@ -204,19 +205,9 @@ def line(row: dict) -> str:
         raise GillError(f"the scores of {row.get('key')} cannot be kept: {error}") from error
 
 
-def read_rows(path: Path) -> dict[str, dict]:
-    """Rows by key. A torn last line, left by a kill, is dropped; any other is an error."""
-    if not path.exists():
-        return {}
-    rows: dict[str, dict] = {}
-    lines = read_text(path, "score file").split("\n")
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn
-        try:
-            row = json.loads(line)
-            rows[row["key"]] = row
-        except (ValueError, KeyError, TypeError) as error:
-            raise GillError(f"line {number} of {path} is broken; remove it") from error
-    return rows
+def scores_by_key(path: Path) -> dict[str, dict]:
+    """The rows of a run; a torn last line, left by a kill, is made again."""
+    return {row["key"]: row for row in read_rows(path, "score file", "key")}
 
 
 def describe(config: dict, keys: Sequence[str], batch_size: int) -> dict:
@@ -235,23 +226,5 @@ def keep_config(output_dir: Path, wanted: dict) -> None:
     if not path.exists():
         write_json(path, wanted)
         return
-    there, now = flat(read_json(path, "run configuration")), flat(wanted)
-    changed = [
-        f"{name}: {there.get(name, 'absent')!r} there, {now.get(name, 'absent')!r} now"
-        for name in sorted(there.keys() | now.keys())
-        if there.get(name, "absent") != now.get(name, "absent")
-    ]
-    if changed:
-        raise GillError(
-            f"{output_dir} holds a run with another configuration ({'; '.join(changed)}); "
-            "name a new folder"
-        )
-
-
-def flat(config: dict, above: str = "") -> dict:
-    """Nested settings side by side: {"a": {"b": 1}} -> {"a.b": 1}."""
-    settings = {}
-    for name, value in config.items():
-        nested = isinstance(value, dict) and value
-        settings |= flat(value, f"{above}{name}.") if nested else {above + name: value}
-    return settings
+    there = read_json(path, "run configuration")
+    refuse_other_settings(output_dir, there, wanted, "name a new folder")

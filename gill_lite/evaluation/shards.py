@@ -21,9 +21,9 @@ from gill_lite.evaluation.run import (
     keep_config,
     kept_seconds,
     line,
-    read_rows,
     row_cell,
     run_result,
+    scores_by_key,
 )
 from gill_lite.files import read_json, write_json, write_text
 
@@ -150,7 +150,7 @@ def _same_run(configs: dict[Shard, dict], run: Path) -> dict:
 
 def _finished(shard: Shard, path: Path, config: dict) -> dict[str, dict]:
     """The rows of a shard by key, all of them."""
-    rows = read_rows(path / "rows.jsonl")
+    rows = scores_by_key(path / "rows.jsonl")
     if len(rows) < config["items"]:
         raise GillError(
             f"shard {shard} has {len(rows)} of {config['items']} rows ({path}); run it again, it "

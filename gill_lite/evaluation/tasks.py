@@ -17,7 +17,7 @@ from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
 from gill_lite.errors import GillError
 from gill_lite.evaluation import protocol
-from gill_lite.files import sha256
+from gill_lite.files import only_one, sha256
 from gill_lite.world.export import export, export_paths, read_attributes
 
 BAR_FROM = 50  # so many examples take longer to export than a progress bar is worth
@@ -93,13 +93,10 @@ def of_world(task: Task, directory, count: int) -> Dataset:
 
     Raises GillError where the folder holds fewer.
     """
-    from filelock import FileLock
-
     directory = Path(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
     paths = export_paths(directory)._asdict()
     source = paths[f"{task.name}_{'tsv' if task is CAPTIONS else 'json'}"]
-    with FileLock(directory.with_name(f".{directory.name}.lock")):  # other processes wait here
+    with only_one(directory, beside=True, wait=True):
         if not source.exists():
             counts: dict = {"num_stories": 0, "num_dialogues": 0, "num_captions": 0}
             counts[f"num_{task.examples}"] = count

@@ -8,9 +8,6 @@ in half precision and embeddings in bfloat16 become float32, with the same value
 
 import json
 import pickle
-import shutil
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +19,7 @@ from gill_lite import __version__
 from gill_lite.answering.decision import DECISION, LinearDecision, load_decision
 from gill_lite.answering.index import EMBEDDINGS, INDEX, LONG_IDS, read_index
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, sha256, write_json
+from gill_lite.files import read_json, sha256, whole_folder, write_json
 from gill_lite.model import official
 from gill_lite.model.checkpoint import (
     ABOUT,
@@ -167,28 +164,3 @@ def write_index(files: list[Path], folder: Path, width: int, about: dict) -> Non
     save_file({"embeddings": mapped}, folder / EMBEDDINGS, metadata)
     del mapped
     raw.unlink()
-
-
-@contextmanager
-def whole_folder(target: Path):
-    """A new folder that takes `target`'s name when the block ends well, else is removed.
-
-    Raises GillError where something is there already, or writing fails.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise GillError(f"{target} is there already and not empty; name a new folder")
-    folder = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        yield folder
-        folder.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        folder.replace(target)
-    except BaseException as error:
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise GillError(f"{target} was not written and is gone again: {error}") from error
-        raise

@@ -5,10 +5,7 @@ What is here already is compared with checksums.json and not downloaded again.
 
 import shutil
 from collections.abc import Iterable
-from contextlib import contextmanager
-from pathlib import Path
 
-from filelock import FileLock, Timeout
 from tabulate import tabulate
 
 from gill_lite.errors import GillError
@@ -19,6 +16,7 @@ from gill_lite.fetching.download import Refused, check_kind, download, is_offlin
 from gill_lite.fetching.pictures import bytes_here, fetch_pictures
 from gill_lite.fetching.sources import GB, MB, File, Model, Source, human, load_sources
 from gill_lite.fetching.unpack import unpack
+from gill_lite.files import only_one
 
 
 def fetch(names, data_dir, dry_run: bool = False, sources=None) -> None:
@@ -32,7 +30,7 @@ def fetch(names, data_dir, dry_run: bool = False, sources=None) -> None:
     if dry_run:
         print(describe(chosen, data_dir))
         return
-    with _only_one(Path(data_dir)):
+    with only_one(data_dir):  # two downloads into one .part would spoil it
         checksums = Checksums(data_dir)
         files = {s.name: [f for f in s.files if not _is_here(f, checksums)] for s in chosen}
         wanted = {s.name: s.model for s in chosen if s.model}
@@ -175,24 +173,3 @@ def _refuse_offline(files: list[str], models: Iterable[Model]) -> None:
             f"HF_HUB_OFFLINE is set, so nothing is downloaded; missing: {', '.join(missing)}; "
             "unset it where there is a network, or copy the data folder and HF_HOME from there"
         )
-
-
-@contextmanager
-def _only_one(data_dir: Path):
-    """Hold the folder: two downloads into one .part would spoil it."""
-    lock = FileLock(data_dir / ".fetch.lock", timeout=0)
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise GillError(
-            f"another `gill-lite fetch` is writing to {data_dir}; wait for it to end"
-        ) from error
-    except OSError as error:
-        raise GillError(
-            f"cannot write to --data-dir {data_dir} ({error.strerror}); choose another"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -5,7 +5,6 @@ weights as pickles only is converted: the tensors, read with weights_only=True, 
 safetensors files beside the model's configuration, where from_pretrained finds them.
 """
 
-import os
 import shutil
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -16,7 +15,7 @@ from tqdm.auto import tqdm
 from gill_lite.errors import GillError
 from gill_lite.fetching.checksums import Checksums
 from gill_lite.fetching.sources import Model
-from gill_lite.files import sha256, write_json
+from gill_lite.files import sha256, tidy, whole_file, write_json
 
 PICKLES = "pytorch_model*.bin"
 SHARD = 2 * 10**9  # bytes of tensors in one converted file
@@ -120,6 +119,7 @@ def convert_pickles(paths: list[Path], folder: Path) -> list[str]:
     import torch
 
     weight_map, total, chunk, names = {}, 0, {}, []
+    tidy(folder, "model-*.safetensors")
     for path in tqdm(paths, desc="converting to safetensors", unit="shard", delay=2):
         try:
             tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
@@ -141,9 +141,8 @@ def _write_chunk(chunk: dict, folder: Path, number: int) -> str:
     from safetensors.torch import save_file
 
     name = f"model-{number + 1:05d}.safetensors"
-    part = folder / f"{name}.part"
-    save_file(chunk, part, metadata={"format": "pt"})
-    os.replace(part, folder / name)
+    with whole_file(folder / name) as temporary:
+        save_file(chunk, temporary, metadata={"format": "pt"})
     chunk.clear()
     return name
 

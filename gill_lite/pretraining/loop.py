@@ -10,7 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
-from gill_lite.files import append_text, read_text, tidy, write_bytes, write_text
+from gill_lite.files import append_text, cut_log, refuse_other_settings, tidy, write_bytes
 from gill_lite.world.pictures import hash_seed
 
 SAVE_EVERY = 90.0  # seconds between checkpoints
@@ -84,7 +84,7 @@ def fit(
     kept = Checkpoint(Path(work_dir) / f"{name}.pt", settings, module, optimizer, averaged)
     made, done = kept.restore()
     start = last if done else max(first, made)
-    _cut_log(log, start)
+    cut_log(log, start)
     saved, bar = time.monotonic(), tqdm(range(start, last), initial=start, total=last, desc=name)
     for step in bar:
         for group in optimizer.param_groups:
@@ -150,7 +150,8 @@ class Checkpoint:
             return 0, False
         state = read_tensors(self.path)
         if isinstance(state, dict) and "settings" in state:  # older ones do not tell
-            self._compare(state["settings"])
+            mend = "choose another --work-dir, or remove it to begin anew"
+            refuse_other_settings(self.path, state["settings"], self.settings, mend)
         try:
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
@@ -160,18 +161,6 @@ class Checkpoint:
             raise GillError(
                 f"{self.path} is no checkpoint of this stage ({reason}); remove it to begin anew"
             ) from error
-
-    def _compare(self, theirs: dict) -> None:
-        differ = [
-            f"{name} was {theirs.get(name)!r} and is {ours!r}"
-            for name, ours in self.settings.items()
-            if theirs.get(name) != ours
-        ]
-        if differ:
-            raise GillError(
-                f"{self.path} was made by other settings ({'; '.join(differ)}); choose another "
-                "--work-dir, or remove it to begin anew"
-            )
 
 
 def write_tensors(path, value) -> None:
@@ -194,12 +183,3 @@ def read_tensors(path):
 
 def _append(path, row):
     append_text(path, json.dumps(row) + "\n")
-
-
-def _cut_log(path: Path, start: int) -> None:
-    """Drop the rows of steps from `start` on, which will be made again, and a torn last line."""
-    tidy(path.parent, path.name)
-    if path.exists():
-        whole = read_text(path, "training log").rpartition("\n")[0].splitlines()
-        kept = [line for line in whole if json.loads(line)["step"] < start]
-        write_text(path, "".join(line + "\n" for line in kept))

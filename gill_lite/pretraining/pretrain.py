@@ -5,18 +5,17 @@ stops at the end of its schedule; what it reached on held-out data is compared w
 written into the manifest, reached or not.
 """
 
-import importlib.metadata
 from contextlib import contextmanager
 from pathlib import Path
 
 from gill_lite.errors import GillError
 from gill_lite.files import only_one, read_json, sha256, tidy, write_json
+from gill_lite.provenance import library_versions
 from gill_lite.world.scene import ATTRIBUTES
 
 STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
 ALONE = ("lm", "trunk", "glide")  # no other stage is trained on them or measured with them
 MEASURES = "measures.json"  # of a stage, written when it is whole
-LIBRARIES = ("torch", "torchvision", "transformers", "diffusers", "lpips", "numpy", "pillow")
 TARGETS = {
     "clip": {"share_of_oracle": 0.90},
     "lm": {
@@ -46,7 +45,7 @@ def run(stage=None, output_dir="data/mini", work_dir="runs/pretrain/work", seed:
     work_dir, output_dir = Path(work_dir), Path(output_dir)
     for name in [stage] if stage else STAGES:
         out = work_dir / "out" / name
-        with only_one(out, work_dir / f".{name}.lock"), _saving(out):
+        with only_one(out, beside=True), _saving(out):
             tidy(out, MEASURES)
             measures = train_stage(name, work_dir, seed, output_dir)
             write_json(out / MEASURES, {"seed": seed, **measures})
@@ -59,8 +58,7 @@ def run(stage=None, output_dir="data/mini", work_dir="runs/pretrain/work", seed:
     elif stage == "lm":
         names = (stage,)  # for `train --lm DIR/lm`
     if names:
-        beside = output_dir.with_name(f".{output_dir.name}.lock")
-        with only_one(output_dir, beside), _saving(output_dir):
+        with only_one(output_dir, beside=True), _saving(output_dir):
             assemble(work_dir / "out", output_dir, names)
 
 
@@ -144,7 +142,7 @@ def assemble(trained: Path, output_dir: Path, names=STAGES) -> dict:
             str(p.relative_to(output_dir)): {"sha256": sha256(p), "bytes": p.stat().st_size}
             for p in sorted(files)
         },
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "libraries": library_versions(),
     }
     write_json(output_dir / "manifest.json", manifest)
     return manifest

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gill_lite.errors import GillError
-from gill_lite.files import append_text, read_text, tidy, write_bytes, write_text
+from gill_lite.files import append_text, cut_log, refuse_other_settings, tidy, write_bytes
 from gill_lite.model.checkpoint import ABOUT, CONFIG, WEIGHTS, put_joints, read_tensors
 from gill_lite.model.gill import Gill
 
@@ -48,8 +48,7 @@ class TrainState:
         if keep < 1:
             raise GillError(f"keep must be at least 1 checkpoint, not {keep}")
         self.directory, self.gill, self.optimizer = directory, gill, optimizer
-        self.keep = keep
-        self.settings = json.loads(json.dumps(settings))  # as it will be read back
+        self.keep, self.settings = keep, settings
 
     def files(self) -> list[Path]:
         """Checkpoints there are, oldest first."""
@@ -64,7 +63,7 @@ class TrainState:
 
     def tidy(self) -> None:
         """Remove what a kill left half-written."""
-        tidy(self.directory, "state-*.safetensors", "*.jsonl", WEIGHTS, CONFIG)
+        tidy(self.directory, "state-*.safetensors", WEIGHTS, CONFIG)
 
     def save(self, step: int) -> None:
         """Write the state after `step` steps, then remove all but the last `keep`."""
@@ -89,12 +88,12 @@ class TrainState:
             return 0
         path = self.files()[-1]
         tensors, about = read_tensors(path)
-        self._compare(path, about.get("settings", {}))
+        mend = "choose another output folder or start anew without resuming"
+        refuse_other_settings(path, about.get("settings", {}), self.settings, mend)
         step = about["step"]
         if step > steps:
             raise GillError(
-                f"{path} has {step} steps behind it, more than the {steps} asked for; "
-                "choose another output folder or start anew without resuming"
+                f"{path} has {step} steps behind it, more than the {steps} asked for; {mend}"
             )
         start = len("joints/")
         joints = {n[start:]: value for n, value in tensors.items() if n.startswith("joints/")}
@@ -104,19 +103,6 @@ class TrainState:
             self.optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
         return step
 
-    def _compare(self, path: Path, theirs: dict) -> None:
-        names = sorted(self.settings.keys() | theirs.keys())
-        differ = [
-            f"{name} was {theirs.get(name)!r} and is {self.settings.get(name)!r}"
-            for name in names
-            if theirs.get(name) != self.settings.get(name)
-        ]
-        if differ:
-            raise GillError(
-                f"{path} was made by other settings ({'; '.join(differ)}); choose another "
-                "output folder or start anew without resuming"
-            )
-
 
 class Log:
     """A JSONL file, one object a line. Rows of steps that will be made again are dropped.
@@ -125,11 +111,8 @@ class Log:
     """
 
     def __init__(self, path: Path, start: int, tensorboard: Path | None = None):
-        self.path, kept = path, []
-        if start and path.exists():
-            whole = read_text(path, "training log").rpartition("\n")[0]  # the last may be torn
-            kept = [line for line in whole.splitlines() if json.loads(line)["step"] < start]
-        write_text(path, "".join(line + "\n" for line in kept))
+        self.path = path
+        cut_log(path, start)
         self.writer = None if tensorboard is None else _summary_writer(tensorboard, start)
 
     def add(self, row: dict) -> None:

@@ -8,8 +8,6 @@ reads but attribute accuracy. The same arguments give the same bytes.
 import csv
 import io
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from gill_lite.errors import GillError
-from gill_lite.files import name_on_disk, read_text, write_json, write_text
+from gill_lite.files import name_on_disk, read_text, whole_folder, write_json, write_text
 from gill_lite.world.language import caption, dialogue, story
 from gill_lite.world.render import render
 from gill_lite.world.scene import Scene, rng_for, sample_scene
@@ -61,27 +59,15 @@ def export(
     Raises GillError where a number or split is wrong, or `directory` is there and not empty.
     """
     _check_arguments(num_stories, num_dialogues, num_captions, split)
-    target = Path(directory)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise GillError(f"{target} is there already and not empty; name a new folder or remove it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        paths = export_paths(temporary)
+    with whole_folder(directory) as folder:
+        paths = export_paths(folder)
         bar = tqdm(total=num_stories + num_dialogues + num_captions, disable=not progress,
                    desc="export", unit="example")  # fmt: skip
         with bar:
             _export_vist(paths, num_stories, (seed, split), bar)
             _export_visdial(paths, num_dialogues, (seed, split), bar)
             _export_captions(paths, num_captions, (seed, split), bar)
-        temporary.chmod(0o755)  # mkdtemp makes private folders
-        if target.exists():
-            target.rmdir()
-        temporary.replace(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return export_paths(target)
+    return export_paths(directory)
 
 
 def _check_arguments(num_stories, num_dialogues, num_captions, split) -> None:

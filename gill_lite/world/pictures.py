@@ -1,6 +1,5 @@
 """The training pictures of the mini world and their captions, by number; pictures held out."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
-from gill_lite.files import writing
+from gill_lite.files import only_one, whole_file
 from gill_lite.world.language import caption
 from gill_lite.world.render import render
 from gill_lite.world.scene import ATTRIBUTES, Scene, is_novel, other_value, rng_for, sample_scene
@@ -40,10 +39,8 @@ def training_images(work_dir: Path, seed: int = 0) -> np.ndarray:
 
     Raises GillError where the file is damaged.
     """
-    from filelock import FileLock
-
     path = Path(work_dir) / f"images-{seed}.npy"
-    with FileLock(path.with_name(f".{path.name}.lock")):  # another stage waits here
+    with only_one(path, beside=True, wait=True):
         if not path.exists():
             _draw_all(path, seed)
     try:
@@ -56,10 +53,8 @@ def _draw_all(path: Path, seed: int) -> None:
     pictures = np.empty((NUM_IMAGES, 3, 64, 64), np.uint8)
     for i in tqdm(range(NUM_IMAGES), desc="drawing pictures"):
         pictures[i] = drawn(training_scene(i, seed), "train", seed, i)
-    partial = path.with_suffix(".partial.npy")
-    with writing(path):
-        np.save(partial, pictures)
-        os.replace(partial, path)
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, pictures)
 
 
 def held_out(

@@ -179,18 +179,18 @@ def test_finished_run_scores_nothing_again(tmp_path):
 
 def test_other_configuration_is_refused_with_the_difference(tmp_path):
     run(tmp_path)
-    with pytest.raises(GillError, match="weights: 'x' there, 'y' now"):
+    with pytest.raises(GillError, match="weights was 'x' and is 'y'"):
         run(tmp_path, config={"weights": "y"})
-    with pytest.raises(GillError, match="steps: 'absent' there, 12 now"):
+    with pytest.raises(GillError, match="steps was 'absent' and is 12"):
         run(tmp_path, config={"weights": "x", "steps": 12})
     run(tmp_path / "nested", config={"profile": {"name": "mini", "steps": 12}, "data": {}})
-    with pytest.raises(GillError, match=r"\(profile.steps: 12 there, 8 now\); name a new folder"):
+    with pytest.raises(GillError, match=r"\(profile.steps was 12 and is 8\); name a new folder"):
         run(tmp_path / "nested", config={"profile": {"name": "mini", "steps": 8}, "data": {}})
-    with pytest.raises(GillError, match="data: {} there, 'absent' now"):
+    with pytest.raises(GillError, match="data was {} and is 'absent'"):
         run(tmp_path / "nested", config={"profile": {"name": "mini", "steps": 12}})
-    with pytest.raises(GillError, match="items: 6 there, 5 now"):
+    with pytest.raises(GillError, match="items was 6 and is 5"):
         run(tmp_path, items=ITEMS[:5])
-    with pytest.raises(GillError, match="batch_size: 2 there, 3 now"):
+    with pytest.raises(GillError, match="batch_size was 2 and is 3"):
         run(tmp_path, batch_size=3)
     with pytest.raises(GillError, match="items_sha256"):
         run(tmp_path, items=ITEMS[::-1])

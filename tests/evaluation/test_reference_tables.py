@@ -91,7 +91,7 @@ def test_a_run_cut_off_and_resumed_ends_bit_identical(first, tmp_path, monkeypat
     monkeypatch.setattr(Scorer, "score", score)
     assert cut.run(progress=False).rows == whole.rows
     other = dataclasses.replace(cut, config={**cut.config, "run_seed": 1})
-    with pytest.raises(GillError, match="another configuration .*run_seed: 0 there, 1 now"):
+    with pytest.raises(GillError, match="other settings .*run_seed was 0 and is 1"):
         other.run(progress=False)
 
 

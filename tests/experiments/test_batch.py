@@ -8,7 +8,7 @@ import pytest
 
 from gill_lite.cli import main as cli
 from gill_lite.evaluation import evaluate as evaluate_table
-from gill_lite.evaluation.run import read_rows, run_resumable, work_items
+from gill_lite.evaluation.run import run_resumable, scores_by_key, work_items
 from gill_lite.evaluation.shards import ALL, refuse_other_cuts
 from gill_lite.experiments import batch, reproduce
 
@@ -55,7 +55,7 @@ def test_parts_and_their_merge_are_the_rows_of_one_run(prepared, monkeypatch, ca
         whole = Drawing(seen.spec, "whole", [f"e{i}" for i in range(6)], seen.seeds)
         whole.run()
         merged, alone = (Path(p) / name / "rows.jsonl" for p in ("run", "whole"))
-        assert merged.read_text() == alone.read_text() and len(read_rows(merged)) > 6
+        assert merged.read_text() == alone.read_text() and len(scores_by_key(merged)) > 6
         assert json.loads((merged.parent / "config.json").read_text()) == json.loads(
             (alone.parent / "config.json").read_text()
         )

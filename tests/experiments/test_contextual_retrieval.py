@@ -124,7 +124,7 @@ def test_a_run_goes_on_where_it_stopped(retrieval, run):
 def test_another_models_run_is_refused(retrieval, run):
     config = {**retrieval.config, "joints": {"gill-0": "another"}}
     other = dataclasses.replace(retrieval, config=config)
-    with pytest.raises(GillError, match="another configuration .joints"):
+    with pytest.raises(GillError, match="other settings .joints"):
         other.run()
 
 
