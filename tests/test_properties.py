@@ -292,7 +292,7 @@ def test_usable_pairs_keep_caption_picture_and_order(tmp_path_factory, rows, swa
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerows(row[::-1] if swapped else row for row in [("caption", "image"), *rows])
     reading = read_captions(path, folder, max_skipped=0.9)
-    assert [(pair.caption, pair.image) for pair in reading.pairs] == usable
+    assert [(pair.caption, pair.image) for pair in reading.examples] == usable
     assert reading.eligible == len(rows) == len(usable) + reading.skipped.total()
     pairs = pairs_dataset(path, folder, max_skipped=0.9)
     found = [pairs[i] for i in reversed(range(len(pairs)))][::-1]

@@ -24,21 +24,6 @@ class Reading:
     eligible: int
     skipped: Counter = field(default_factory=Counter)
 
-    @property
-    def stories(self) -> list:
-        """The examples of VIST, by VIST's own word."""
-        return self.examples
-
-    @property
-    def dialogues(self) -> list:
-        """The examples of VisDial, by VisDial's own word."""
-        return self.examples
-
-    @property
-    def pairs(self) -> list:
-        """The examples of a caption file: image-caption pairs."""
-        return self.examples
-
     def summary(self) -> str:
         """One line for logs: "300 of 310 usable; skipped 10 (missing image 10)"."""
         return summary(len(self.examples), self.eligible, self.skipped)

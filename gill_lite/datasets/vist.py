@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gill_lite.datasets.images import open_image
 from gill_lite.datasets.reading import MAX_SKIPPED, ImageFolder, Reading, Unusable, collect, need
 from gill_lite.errors import GillError
 from gill_lite.files import read_json
@@ -27,13 +26,11 @@ class VistStory:
 
 
 def read_vist(
-    json_path, image_dir, strict: bool = False, max_skipped: float = MAX_SKIPPED,
-    check_images: bool = False,
-) -> Reading:  # fmt: skip
+    json_path, image_dir, strict: bool = False, max_skipped: float = MAX_SKIPPED
+) -> Reading:
     """Read `val.story-in-sequence.json` and the folder of its pictures, `<photo id>.<suffix>`.
 
     strict: a story that cannot be used is an error instead of a count.
-    check_images: also decode every picture (slow), so that damaged ones are found now.
     Raises GillError naming the file where its format is broken or too much is unusable.
     """
     record = read_json(json_path, "VIST file")
@@ -42,7 +39,7 @@ def read_vist(
 
     def make(item) -> VistStory:
         story_id, of_story = item
-        return _story(story_id, of_story, folder, json_path, check_images)
+        return _story(story_id, of_story, folder, json_path)
 
     return collect(panels.items(), make, f"VIST file {json_path}", strict, max_skipped)
 
@@ -60,7 +57,7 @@ def _panels_by_story(annotations, json_path) -> dict[str, list[dict]]:
     return panels
 
 
-def _story(story_id, panels, folder, json_path, check_images) -> VistStory:
+def _story(story_id, panels, folder, json_path) -> VistStory:
     who = f"story {story_id} in {json_path}"
     if len(panels) < PANELS:
         raise Unusable("fewer than five panels", f"{who} has {len(panels)} panels, not five")
@@ -75,8 +72,6 @@ def _story(story_id, panels, folder, json_path, check_images) -> VistStory:
     if not all(caption.strip() for caption in captions):
         raise Unusable("empty caption", f"{who} has a panel without text")
     paths = tuple(folder.find(photo_id, f"story {story_id}") for photo_id in photo_ids)
-    if check_images:
-        _check(paths)
     return VistStory(story_id, captions, photo_ids, paths)
 
 
@@ -86,11 +81,3 @@ def _order(panel: dict, json_path, what: str, who: str) -> int:
         return int(value)
     except (TypeError, ValueError) as error:
         raise Unusable("broken panel order", f"{who} has the panel order {value!r}") from error
-
-
-def _check(paths) -> None:
-    for path in paths:
-        try:
-            open_image(path)
-        except GillError as error:
-            raise Unusable("unreadable image", str(error)) from error

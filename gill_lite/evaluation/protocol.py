@@ -1,31 +1,12 @@
-"""How an evaluation is run: what the model sees, which noise, under which names (paper §4).
-
-The run itself is in `run`; its names are here too, so that a notebook imports one module.
-"""
+"""How an evaluation is run: what the model sees, which noise, under which names (paper §4)."""
 
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 
 from PIL import Image
 
-from gill_lite.answering.seeds import example_seed
 from gill_lite.datasets.images import open_image, squash
 from gill_lite.errors import GillError
-from gill_lite.evaluation.run import (
-    RunResult,
-    WorkItem,
-    run_resumable,
-    scores_frame,
-    story_table,
-    work_items,
-)
-
-__all__ = [
-    "CORRECTED", "OFFICIAL", "VISDIAL_CONTEXTS", "VIST_CONTEXTS", "Context", "Protocol",
-    "RunResult", "WorkItem", "example_seed", "get_protocol", "markdown_table", "run_resumable",
-    "scores_frame", "story_table", "visdial_prompt", "visdial_text", "vist_prompt", "vist_text",
-    "work_items",
-]  # fmt: skip
 
 
 def _choice(what: str, official: str, corrected: str):

@@ -160,7 +160,7 @@ def test_vist_panels_follow_the_writers_order_as_text_or_number(tmp_path):
     (images / "10.png").rename(images / "10.JPG")  # any suffix, any case
     reading = read_vist(json_path, images, strict=True)
     assert (reading.eligible, reading.skipped) == (2, Counter())
-    by_id = {story.story_id: story for story in reading.stories}
+    by_id = {story.story_id: story for story in reading.examples}
     assert by_id["7"].captions == tuple(f"caption {i}" for i in range(10, 15))
     assert by_id["7"].photo_ids == ("10", "11", "12", "13", "14")
     assert [path.name for path in by_id["7"].image_paths][:2] == ["10.JPG", "11.png"]
@@ -205,7 +205,7 @@ def test_vist_unusable_story_is_counted_or_strictly_named(tmp_path, change, reas
     json_path, images = write_vist(tmp_path, [(str(i), panels(10 * i)) for i in (1, 2, 3)])
     edit(json_path, change)
     reading = read_vist(json_path, images)
-    assert [story.story_id for story in reading.stories] == ["2", "3"]
+    assert [story.story_id for story in reading.examples] == ["2", "3"]
     assert (reading.eligible, reading.skipped) == (3, Counter({reason: 1}))
     with pytest.raises(GillError, match="story 1") as caught:
         read_vist(json_path, images, strict=True)
@@ -218,18 +218,10 @@ def test_vist_too_much_unusable_is_an_error_naming_the_file(tmp_path):
     (images / "24.png").unlink()
     with pytest.raises(GillError, match=r"story-in-sequence.json: 2 of 3 .* image 10 of story 1"):
         read_vist(json_path, images)
-    assert len(read_vist(json_path, images, max_skipped=0.7).stories) == 1
+    assert len(read_vist(json_path, images, max_skipped=0.7).examples) == 1
     (images / "34.png").unlink()
     with pytest.raises(GillError, match="3 of 3"):
         read_vist(json_path, images, max_skipped=1.0)
-
-
-def test_vist_damaged_pictures_are_found_when_asked(tmp_path):
-    json_path, images = write_vist(tmp_path, [(str(i), panels(10 * i)) for i in (1, 2, 3)])
-    (images / "22.png").write_bytes(b"<html>gone</html>")
-    assert len(read_vist(json_path, images).stories) == 3
-    reading = read_vist(json_path, images, check_images=True)
-    assert reading.skipped == Counter({"unreadable image": 1})
 
 
 @pytest.mark.parametrize(
@@ -271,12 +263,12 @@ def write_visdial(tmp_path, ids=(1, 2, 3)):
 def test_visdial_round_trip_is_exact(tmp_path):
     json_path, images, rounds = write_visdial(tmp_path)
     reading = read_visdial(json_path, images, strict=True)
-    assert [dialogue.image_id for dialogue in reading.dialogues] == [1, 2, 3]
-    assert reading.dialogues[1].caption == "picture 2"
-    assert reading.dialogues[1].image_path.name == "VisualDialog_val2018_000000000002.png"
+    assert [dialogue.image_id for dialogue in reading.examples] == [1, 2, 3]
+    assert reading.examples[1].caption == "picture 2"
+    assert reading.examples[1].image_path.name == "VisualDialog_val2018_000000000002.png"
     # the files hold no question marks, the evaluation adds them: the model sees what was said
-    assert visdial_text(reading.dialogues[0], "rounds10") == dialogue_text(rounds)
-    assert visdial_text(reading.dialogues[0], "rounds1") == "Q: is it 0 ?\nA: yes , 0 ."
+    assert visdial_text(reading.examples[0], "rounds10") == dialogue_text(rounds)
+    assert visdial_text(reading.examples[0], "rounds1") == "Q: is it 0 ?\nA: yes , 0 ."
 
 
 def few_rounds(record):
@@ -303,7 +295,7 @@ def test_visdial_unusable_dialogue_is_counted_or_strictly_named(tmp_path, change
     json_path, images, _ = write_visdial(tmp_path)
     edit(json_path, change)
     reading = read_visdial(json_path, images)
-    assert len(reading.dialogues) == 2 and reading.skipped == Counter({reason: 1})
+    assert len(reading.examples) == 2 and reading.skipped == Counter({reason: 1})
     with pytest.raises(GillError, match="dialogue about image"):
         read_visdial(json_path, images, strict=True)
 
@@ -325,8 +317,8 @@ def test_captions_read_as_pandas_reads_them(tmp_path):
     texts = ['a "quoted" word', '"all quoted"', "a\ttab", "null", "plain"]
     pairs = [(text, f"{i}.png", picture()) for i, text in enumerate(texts)]
     ex.write_captions(tmp_path / "c.tsv", tmp_path / "images", pairs)
-    read = [pair.caption for pair in read_captions(tmp_path / "c.tsv", tmp_path / "images").pairs]
-    assert read == texts
+    read = read_captions(tmp_path / "c.tsv", tmp_path / "images").examples
+    assert [pair.caption for pair in read] == texts
     official = pd.read_csv(tmp_path / "c.tsv", sep="\t", keep_default_na=False)
     assert official["caption"].tolist() == texts and list(official) == ["caption", "image"]
 
@@ -338,7 +330,7 @@ def test_captions_skips_are_counted(tmp_path):
             "only one column", "gone\tb.png", " \ta.png", "away\t../outside.png"]  # fmt: skip
     (tmp_path / "c.tsv").write_text("\n".join(rows))
     reading = read_captions(tmp_path / "c.tsv", tmp_path)
-    assert [pair.caption for pair in reading.pairs] == ["good", "good too", "better", "best"]
+    assert [pair.caption for pair in reading.examples] == ["good", "good too", "better", "best"]
     assert reading.eligible == 8 and reading.skipped == Counter(
         {"not two columns": 1, "missing image": 1, "empty caption": 1,
          "image outside the folder": 1}
@@ -621,16 +613,17 @@ def exported(tmp_path_factory):
 
 
 def test_export_is_read_back_whole(exported):
-    stories = read_vist(exported.vist_json, exported.vist_images, strict=True, check_images=True)
+    stories = read_vist(exported.vist_json, exported.vist_images, strict=True)
     dialogues = read_visdial(exported.visdial_json, exported.visdial_images, strict=True)
     pairs = read_captions(exported.captions_tsv, exported.captions_images, strict=True)
-    assert (len(stories.stories), len(dialogues.dialogues), len(pairs.pairs)) == (4, 3, 5)
+    assert (len(stories.examples), len(dialogues.examples), len(pairs.examples)) == (4, 3, 5)
     scenes = ex.read_attributes(exported.vist_attributes)
-    assert set(scenes) == {i for story in stories.stories for i in story.photo_ids}
+    assert set(scenes) == {i for story in stories.examples for i in story.photo_ids}
     assert not any(is_novel(scene) for scene in scenes.values())
-    assert set(ex.read_attributes(exported.captions_attributes)) == {p.image for p in pairs.pairs}
+    of_pairs = ex.read_attributes(exported.captions_attributes)
+    assert set(of_pairs) == {pair.image for pair in pairs.examples}
     assert set(ex.read_attributes(exported.visdial_attributes)) == {
-        d.dialogue_id for d in dialogues.dialogues
+        d.dialogue_id for d in dialogues.examples
     }
 
 
@@ -707,7 +700,7 @@ def test_real_photographs_walk_through_the_vist_reader(tmp_path):
     json_path, images = write_vist(tmp_path, [("1", told)])
     china.save(images / "104.jpg", quality=90)
     (images / "104.png").unlink()
-    (story,) = read_vist(json_path, images, strict=True, check_images=True).stories
+    (story,) = read_vist(json_path, images, strict=True).examples
     assert story.captions == tuple(texts)
     prompt = vist_prompt(story, "captions5_images4", image_size=224)
     assert [type(part) is str for part in prompt] == [True, False] * 4 + [True]
@@ -724,12 +717,12 @@ def test_real_prompts_walk_through_the_readers(tmp_path):
     pairs = [(text, f"{i:04d}.png", small[i % 2]) for i, text in enumerate(texts)]
     ex.write_captions(tmp_path / "cc3m_val.tsv", tmp_path / "images", pairs)
     reading = read_captions(tmp_path / "cc3m_val.tsv", tmp_path / "images", strict=True)
-    assert [pair.caption for pair in reading.pairs] == texts
+    assert [pair.caption for pair in reading.examples] == texts
     stories = [(str(s), [(str(5 * s + i), texts[5 * s + i], small[i % 2]) for i in range(5)])
                for s in range(20)]  # fmt: skip
     json_path, images = write_vist(tmp_path, stories)
     read = read_vist(json_path, images, strict=True)
-    assert [text for story in read.stories for text in story.captions] == texts[:100]
+    assert [text for story in read.examples for text in story.captions] == texts[:100]
 
 
 # ---- PartiPrompts ------------------------------------------------------------------------

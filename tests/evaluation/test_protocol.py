@@ -11,6 +11,7 @@ from gill_lite.datasets.visdial import Dialogue
 from gill_lite.datasets.vist import VistStory
 from gill_lite.errors import GillError
 from gill_lite.evaluation import protocol as pr
+from gill_lite.evaluation import run as runs
 from gill_lite.files import DATA
 
 # ---- contexts ----------------------------------------------------------------------------
@@ -104,7 +105,7 @@ def test_gill_sees_a_dialogue_as_one_text_without_a_picture(tmp_path):
 
 # ---- the run -----------------------------------------------------------------------------
 
-ITEMS = pr.work_items(["a", "b", "c"], [("sd", "caption1", 0), ("gill", "captions5", 1)])
+ITEMS = runs.work_items(["a", "b", "c"], [("sd", "caption1", 0), ("gill", "captions5", 1)])
 
 
 def score(batch) -> list[dict]:
@@ -115,7 +116,7 @@ def score(batch) -> list[dict]:
 def run(tmp_path, score_fn=score, items=ITEMS, config=None, **options):
     config = {"weights": "x"} if config is None else config
     options = {"batch_size": 2, "progress": False, **options}
-    return pr.run_resumable(items, score_fn, tmp_path / "run", config, **options)
+    return runs.run_resumable(items, score_fn, tmp_path / "run", config, **options)
 
 
 def test_batches_never_cross_cells(tmp_path):
@@ -235,7 +236,7 @@ def hold(folder, held, release):
         release.wait(60)
         return score(batch)
 
-    pr.run_resumable(ITEMS, wait, folder, {"weights": "x"}, batch_size=2, progress=False)
+    runs.run_resumable(ITEMS, wait, folder, {"weights": "x"}, batch_size=2, progress=False)
 
 
 def test_second_run_on_one_folder_is_told(tmp_path):
@@ -266,24 +267,24 @@ def test_lock_of_a_killed_run_does_not_stay(tmp_path):
 
 
 def test_scores_frame_and_story_table(tmp_path):
-    items = pr.work_items(["a", "b"], [("sd", "caption1", 0), ("gill", "caption1", 0),
+    items = runs.work_items(["a", "b"], [("sd", "caption1", 0), ("gill", "caption1", 0),
                                        ("gill", "caption1", 1)])  # fmt: skip
     values = iter([0.1, 0.2, 0.3, 0.4, 0.5, 0.8])
     result = run(tmp_path, lambda batch: [{"lpips": next(values)} for _ in batch], items)
-    frame = pr.scores_frame(result.rows)
+    frame = runs.scores_frame(result.rows)
     assert list(frame) == ["example", "method", "context", "seed", "lpips"] and len(frame) == 6
-    table = pr.story_table(frame, "lpips")
+    table = runs.story_table(frame, "lpips")
     assert table["gill", "caption1"].tolist() == pytest.approx([0.4, 0.6])
     assert table["sd", "caption1"].tolist() == pytest.approx([0.1, 0.2])
-    partial = pr.story_table(frame[:-1], "lpips")  # story b lacks one seed of gill
+    partial = runs.story_table(frame[:-1], "lpips")  # story b lacks one seed of gill
     assert partial["gill", "caption1"].isna().tolist() == [False, True]
     with pytest.raises(GillError, match="no metric 'clip'; they have lpips"):
-        pr.story_table(frame, "clip")
+        runs.story_table(frame, "clip")
 
 
 def test_ids_may_hold_slashes(tmp_path):
-    items = pr.work_items(["album/7"], [("sd", "caption1", 0)])
-    frame = pr.scores_frame(run(tmp_path, lambda batch: [{"lpips": 0.0}], items).rows)
+    items = runs.work_items(["album/7"], [("sd", "caption1", 0)])
+    frame = runs.scores_frame(run(tmp_path, lambda batch: [{"lpips": 0.0}], items).rows)
     assert frame["example"].tolist() == ["album/7"]
 
 

@@ -165,7 +165,7 @@ def test_a_merge_does_not_replace_another_run(tmp_path, whole):
     parts(tmp_path, 2)
     for path in (tmp_path / "table9").iterdir():
         shutil.move(path, folder / "table9" / path.name)
-    with pytest.raises(GillError, match="weights: 'y' there, 'x' now"):
+    with pytest.raises(GillError, match="weights was 'y' and is 'x'"):
         merge(folder / "table9")
     assert files(folder) == before
 

@@ -169,7 +169,7 @@ TEXTS = [
 def test_captions_come_back_as_they_were_written(tmp_path):
     pairs = [(text, f"{i}.png", plain((2, 2))) for i, text in enumerate(TEXTS)]
     write_captions(tmp_path / "c.tsv", tmp_path / "images", pairs)
-    read = read_captions(tmp_path / "c.tsv", tmp_path / "images", strict=True).pairs
+    read = read_captions(tmp_path / "c.tsv", tmp_path / "images", strict=True).examples
     assert [pair.caption.encode() for pair in read] == [text.encode() for text in TEXTS]
     trained_on = pairs_dataset(tmp_path / "c.tsv", tmp_path / "images", strict=True)
     assert [trained_on[i][1] for i in range(len(TEXTS))] == TEXTS
@@ -180,11 +180,11 @@ def test_stories_and_dialogues_come_back_as_they_were_written(tmp_path):
     stories = [(str(s), [(f"{s}-{n}", text, plain((2, 2))) for n in range(5)])
                for s, text in enumerate(texts)]  # fmt: skip
     write_vist(tmp_path / "vist.json", tmp_path / "vist", stories)
-    read = read_vist(tmp_path / "vist.json", tmp_path / "vist", strict=True).stories
+    read = read_vist(tmp_path / "vist.json", tmp_path / "vist", strict=True).examples
     assert [story.captions for story in read] == [(text,) * 5 for text in texts]
     rounds = [(i, "", [(text, text)] * 10, plain((2, 2))) for i, text in enumerate(texts)]
     write_visdial(tmp_path / "visdial.json", tmp_path / "visdial", rounds)
-    read = read_visdial(tmp_path / "visdial.json", tmp_path / "visdial", strict=True).dialogues
+    read = read_visdial(tmp_path / "visdial.json", tmp_path / "visdial", strict=True).examples
     assert [dialogue.rounds[9] for dialogue in read] == [(text, text) for text in texts]
 
 
@@ -213,7 +213,7 @@ def test_captions_saved_on_windows(tmp_path, start):
     (tmp_path / "c.tsv").write_bytes(start + "\r\n".join(lines).encode())
     plain().save(tmp_path / "a.png")
     read = read_captions(tmp_path / "c.tsv", tmp_path, strict=True)
-    assert [pair.caption for pair in read.pairs] == ["a red ball", 'a "q" box']
+    assert [pair.caption for pair in read.examples] == ["a red ball", 'a "q" box']
     assert pairs_dataset(tmp_path / "c.tsv", tmp_path, strict=True)[1][1] == 'a "q" box'
 
 

@@ -360,7 +360,7 @@ def test_visdial_is_fetched_unpacked_read_and_checked(server, official, fetching
     assert (status, err) == (0, "") and "visdial: complete and checked" in out
     folder = tmp_path / "data/visdial"
     reading = read_visdial(folder / "visdial_1.0_val.json", folder / "VisualDialog_val2018")
-    assert len(reading.dialogues) == 3
+    assert len(reading.examples) == 3
     assert not list(folder.glob("*.zip*")), "archives are not kept"
     server.log.clear()
     assert fetching("visdial")[0] == 0 and server.log == [], "all is here"
@@ -422,8 +422,7 @@ def test_vist_counts_the_pictures_that_cannot_be_had(server, official, fetching,
     assert len(list((folder / "val_images").iterdir())) == len(ids) - 3, "no .part, no page"
     assert (folder / f"val_images/{ids[3]}.jpg").read_bytes() == jpeg()
     assert not (folder / "train.story-in-sequence.json").exists()
-    reading = read_vist(folder / "val.story-in-sequence.json", folder / "val_images",
-                        max_skipped=1, check_images=True)  # fmt: skip
+    reading = read_vist(folder / "val.story-in-sequence.json", folder / "val_images", max_skipped=1)
     assert reading.eligible == 3 and reading.skipped["missing image"] >= 1
     server.add("/gone.jpg", jpeg("green"))
     server.log.clear()
