@@ -196,7 +196,7 @@ def test_setup_refuses_an_unknown_profile():
 
 def test_setup_finds_the_repository_from_anywhere(tmp_path):
     code = (
-        "from gill_lite import lab; import os; here = lab.setup(); "
+        "from gill_lite.course import lab; import os; here = lab.setup(); "
         "print(here.root, here.data.name, lab.under_test(), os.environ.get('TQDM_DISABLE'))"
     )
     root = Path(lab.__file__).resolve().parents[2]

@@ -24,7 +24,7 @@ def good_notebook():
         ),
         new_code_cell("flag = False  # whether", execution_count=1),
         new_code_cell(
-            "from gill_lite import lab\nlab.validate_parameters({'flag': False}, globals())",
+            "from gill_lite.course import lab\nlab.validate_parameters({'flag': False}, globals())",
             execution_count=2,
         ),
         new_code_cell(

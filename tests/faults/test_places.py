@@ -227,7 +227,7 @@ def test_a_reproduction_in_an_odd_folder(tmp_path, monkeypatch, capsys):
 SCRIPT = """
 import sys
 from PIL import Image
-from gill_lite import cli
+from gill_lite.cli import main as cli
 from gill_lite.datasets.captions import pairs_dataset, read_captions
 from gill_lite.world.export import write_captions
 assert sys.getfilesystemencoding() == "ascii" and sys.stdout.encoding == "ascii"
