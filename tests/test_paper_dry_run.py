@@ -220,11 +220,7 @@ def tiny_paper_backbones():
 
 def serve_models(internet: LocalServer, folder: Path, backbones) -> None:
     """Each model under the paper's name and commit; OPT's weights as pickles only, as there."""
-    for part in (backbones.lm, backbones.tokenizer):
-        part.save_pretrained(folder / "lm")
-    for part in (backbones.vision, backbones.image_processor):
-        part.save_pretrained(folder / "vision")
-    backbones.pipeline.save_pretrained(folder / "diffusion")
+    tiny_backbones.save(backbones, folder)
     (folder / "lm/model.safetensors").unlink()
     torch.save(backbones.lm.state_dict(), folder / "lm/pytorch_model.bin")
     for what in MODELS:

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import types
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -14,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from gill_lite.cli import main as cli
 from gill_lite.experiments import reproduce
 from gill_lite.report import page as report
-from tests.helpers.pretended import pretend_repository
+from tests.helpers.pretended import parameters, pretend_repository, write_notebook
 
 COMMANDS = (
     "reproduce",
@@ -227,12 +228,6 @@ def test_chat_converses_until_an_empty_line(stand_in, tmp_path, capsys, monkeypa
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 )
-PARAMETERS = """profile = "mini"  # a
-seeds = [0]  # b
-num_stories = 3  # c
-recompute = False  # d
-output_dir = ""  # e
-run_seed = 0  # f"""
 WRITE = """import json, pathlib
 folder = pathlib.Path(output_dir)
 (folder / "results").mkdir(exist_ok=True)
@@ -292,14 +287,7 @@ def repository(tmp_path, monkeypatch):
     """A pretended repository; returns a function that sets its table notebook's second cell."""
     pretend_repository(tmp_path, monkeypatch)
 
-    def write(source: str, parameters: str = PARAMETERS):
-        cells = [new_code_cell(parameters), new_code_cell(source)]
-        cells[0].metadata["tags"] = ["parameters"]
-        metadata = {"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}
-        path = tmp_path / "repo/notebooks/10_reproduce_table1_vist.ipynb"
-        nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
-
-    return write
+    return partial(write_notebook, tmp_path)
 
 
 def writing(**changes) -> str:
@@ -353,7 +341,7 @@ def test_an_earlier_result_does_not_stand_in_for_a_new_one(repository, capsys):
 
 
 def test_a_notebook_that_does_not_read_an_option_is_refused(repository, capsys):
-    repository(writing(), PARAMETERS.replace("run_seed", "runseed"))
+    repository(writing(), parameters("num_stories").replace("run_seed", "runseed"))
     assert cli.main("reproduce --tables 1 -o run".split()) == 2
     assert "has no parameter 'run_seed'" in capsys.readouterr().err
 

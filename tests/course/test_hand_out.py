@@ -155,7 +155,9 @@ def my_double__text(x):
 def notebook():
     cells = [
         new_markdown_cell("# Try\nlinks ../docs/glossary.md and ../docs/model_map.svg"),
-        new_code_cell("import operator\n\nfrom gill_lite.course import lab\n1 / 1", execution_count=1),
+        new_code_cell(
+            "import operator\n\nfrom gill_lite.course import lab\n1 / 1", execution_count=1
+        ),
         new_markdown_cell(TASK, metadata=marks(grade=False, solution=False, locked=True)),
         new_code_cell(
             'def my_double(x):\n    """Twice x."""\n    ...',

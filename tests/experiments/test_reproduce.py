@@ -3,23 +3,14 @@
 import json
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
 from gill_lite.cli import main as cli
 from gill_lite.evaluation.tables import TABLES as EVALUATED
 from gill_lite.experiments import reproduce
 from gill_lite.files import read_json
-from tests.helpers.pretended import pretend_repository
+from tests.helpers.pretended import parameters, pretend_repository, write_notebook
 
-PARAMETERS = """profile = "mini"  # a
-seeds = [0]  # b
-{sizes}
-recompute = False  # d
-output_dir = ""  # e
-run_seed = 0  # f
-protocol = "corrected"  # g"""
 WRITE = """import json, pathlib
 name = "{name}" + ("_official" if protocol == "official" else "")
 settings = dict(seeds=seeds, sizes=[{sizes}], run_seed=run_seed, protocol=protocol)
@@ -40,12 +31,7 @@ def repository(tmp_path, monkeypatch):
     def write(number: str, source: str | None = None):
         table = reproduce.TABLES[number]
         source = source or WRITE.format(name=table.name, sizes=", ".join(table.sizes))
-        sizes = "\n".join(f"{size} = 3  # c" for size in table.sizes)
-        cells = [new_code_cell(PARAMETERS.format(sizes=sizes)), new_code_cell(source)]
-        cells[0].metadata["tags"] = ["parameters"]
-        metadata = {"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}
-        notebook = new_notebook(cells=cells, metadata=metadata)
-        nbformat.write(notebook, tmp_path / "repo/notebooks" / table.notebook)
+        write_notebook(tmp_path, source, parameters(*table.sizes), table.notebook)
 
     return write
 

@@ -13,6 +13,7 @@ from gill_lite.training import data as train_data
 from gill_lite.training.state import fingerprint
 from gill_lite.training.train import train
 from tests.helpers import tiny_backbones, tiny_launch
+from tests.helpers.evil import Evil
 from tests.helpers.tiny_commands import (
     before_loss,
     bytes_of,
@@ -42,16 +43,6 @@ def joints(tiny, folder, features=None, steps=6, **changes) -> None:
 
 
 # ---- what lies there -----------------------------------------------------------------------
-
-
-class Evil:
-    """A pickle of it writes a file when it is opened."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return (open, (str(self.mark), "w"))
 
 
 def cut(path, evil):

@@ -27,6 +27,7 @@ from gill_lite.training.data import Loading
 from gill_lite.world.export import write_captions, write_visdial, write_vist
 from tests.datasets.test_datasets import png_that_claims
 from tests.helpers import tiny_backbones, tiny_launch
+from tests.helpers.tiny_commands import told
 
 RED, GREEN = (200, 30, 30), (30, 200, 30)
 
@@ -74,14 +75,6 @@ def bad_pictures() -> dict[str, tuple[bytes, str]]:
         "bomb.png": (png_that_claims(14_143), "is too large to open safely: "),
         "strip.png": (encoded(plain((1, 5000)), "PNG"), "is a strip of 1x5000 pixels; at most 200"),
     }
-
-
-def told(capsys) -> str:
-    """The one line that a failed command leaves on stderr."""
-    out = capsys.readouterr()
-    (line,) = out.err.splitlines()
-    assert line.startswith("gill-lite: ") and out.out == ""
-    return line
 
 
 @pytest.mark.parametrize("name", bad_pictures())
@@ -230,7 +223,7 @@ def test_votes_saved_on_windows(tmp_path):
 @pytest.fixture
 def training(tmp_path, monkeypatch, capfd):
     """`training(damaged)` is `gill-lite train` on 40 pairs with two workers; status, out, err."""
-    tiny_launch.save(tmp_path)
+    tiny_backbones.save(tiny_backbones.backbones(), tmp_path)
     monkeypatch.setitem(profiles.PROFILES, "paper", profiles.PAPER.replace(**tiny_launch.TINY))
     texts = [tiny_launch.CAPTIONS[i % 10] for i in range(40)]
     pairs = [(text, f"{i:02d}.png", plain()) for i, text in enumerate(texts)]

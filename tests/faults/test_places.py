@@ -8,17 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
 from gill_lite.cli import main as cli
 from gill_lite.evaluation import cache
 from gill_lite.experiments import reproduce
 from gill_lite.files import read_json
-from tests.helpers import tiny_commands, tiny_evaluation
+from tests.helpers import tiny_evaluation
 from tests.helpers.places import ROOT
-from tests.helpers.pretended import pretend_repository
+from tests.helpers.pretended import pretend_repository, write_notebook
 from tests.helpers.tiny_commands import Disk, sentence, small_joints, small_probes, train_options
 
 ODD = Path("mit Leerzeichen, Komma", "été ❄ 雪")
@@ -210,11 +208,7 @@ def test_a_reproduction_in_an_odd_folder(tmp_path, monkeypatch, capsys):
     (tmp_path / ODD).mkdir(parents=True)
     pretend_repository(tmp_path / ODD, monkeypatch)
     write = "import pathlib; pathlib.Path(output_dir, 'geschrieben').write_text(output_dir)"
-    cells = [new_code_cell(tiny_commands.PARAMETERS), new_code_cell(write)]
-    cells[0].metadata["tags"] = ["parameters"]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}
-    notebook = tmp_path / ODD / "repo/notebooks/10_reproduce_table1_vist.ipynb"
-    nbformat.write(new_notebook(cells=cells, metadata=kernel), notebook)
+    write_notebook(tmp_path / ODD, write)
     assert cli.main(["reproduce", "--tables", "1", "-o", "mein Lauf"]) == 1
     told = capsys.readouterr().err
     assert "ran through but wrote no mein Lauf/results/table1_vist.json" in told

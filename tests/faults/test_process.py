@@ -4,10 +4,8 @@ import os
 import signal
 import sys
 
-import nbformat
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_notebook
 from safetensors.torch import load_file
 
 from gill_lite.cli import main as cli
@@ -18,9 +16,8 @@ from gill_lite.fetching import download
 from gill_lite.training import step as train_step
 from tests.helpers import tiny_evaluation
 from tests.helpers.local_server import LocalServer
-from tests.helpers.pretended import pretend_repository
+from tests.helpers.pretended import pretend_repository, write_notebook
 from tests.helpers.tiny_commands import (
-    PARAMETERS,
     Disk,
     before_loss,
     bytes_of,
@@ -173,8 +170,7 @@ def test_a_second_pretraining_of_a_stage_is_told(tmp_path, monkeypatch, capsys):
 
 def test_a_second_reproduction_in_one_folder_is_told(tmp_path, monkeypatch, capsys):
     pretend_repository(tmp_path, monkeypatch)
-    notebook = tmp_path / "repo/notebooks/10_reproduce_table1_vist.ipynb"
-    nbformat.write(new_notebook(cells=[new_code_cell("pass")]), notebook)
+    write_notebook(tmp_path, "pass")
     command, told = "reproduce --tables 1 -o run".split(), []
 
     def execute(*given):
@@ -234,11 +230,7 @@ def test_ctrl_c_in_a_reproduction(tmp_path, monkeypatch, capfd):
     """The notebook's own process presses the keys, as soon as it runs."""
     pretend_repository(tmp_path, monkeypatch)
     press = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
-    cells = [new_code_cell(PARAMETERS), new_code_cell(press)]
-    cells[0].metadata["tags"] = ["parameters"]
-    metadata = {"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}
-    notebook = tmp_path / "repo/notebooks/10_reproduce_table1_vist.ipynb"
-    nbformat.write(new_notebook(cells=cells, metadata=metadata), notebook)
+    write_notebook(tmp_path, press)
     assert cli.main("reproduce --tables 1 -o run".split()) == 130
     sys.stderr.flush()
     assert sentence(capfd) == INTERRUPTED

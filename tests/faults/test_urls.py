@@ -15,18 +15,11 @@ from gill_lite.fetching import pictures as fetch_pictures
 from gill_lite.fetching.checksums import Checksums
 from gill_lite.fetching.sources import File, Source
 from tests.helpers.local_server import LocalServer
+from tests.helpers.tiny_commands import told
 
 PNG = io.BytesIO()
 Image.new("RGB", (16, 16), "red").save(PNG, "PNG")
 PNG = PNG.getvalue()
-
-
-def told(capsys) -> str:
-    """The one line that a failed command leaves on stderr."""
-    out = capsys.readouterr()
-    (line,) = out.err.splitlines()
-    assert line.startswith("gill-lite: ") and out.out == ""
-    return line
 
 
 @pytest.mark.parametrize("url", ["https://example.com/a.png", "HTTP://10.0.0.1/a", "file:///a.png"])

@@ -142,6 +142,15 @@ def backbones(seed: int = 0):
         )
 
 
+def save(tiny, folder) -> dict:
+    """Write backbones as the paper profile reads them; lm, vision and diffusion -> folder."""
+    for what, parts in {"lm": ("lm", "tokenizer"), "vision": ("vision", "image_processor")}.items():
+        for part in parts:
+            getattr(tiny, part).save_pretrained(folder / what)
+    tiny.pipeline.save_pretrained(folder / "diffusion")
+    return {what: folder / what for what in ("lm", "vision", "diffusion")}
+
+
 def profile(**changes):
     """MINI at toy size."""
     from gill_lite.profiles import MINI

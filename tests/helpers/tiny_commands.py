@@ -10,27 +10,21 @@ from PIL import Image
 
 from gill_lite import profiles
 from gill_lite.cli import main as cli
-from tests.helpers import tiny_launch
-
-PARAMETERS = "\n".join(  # the cell of table 1's notebook
-    f"{name} = {value!r}  # a" for name, value in
-    {"profile": "", "seeds": [], "num_stories": 0, "recompute": False, "output_dir": "",
-     "run_seed": 0, "protocol": ""}.items()
-)  # fmt: skip
+from tests.helpers import tiny_backbones, tiny_launch
 
 
 def train_options(folder: Path) -> list[str]:
     """Write tiny models and twenty pairs into `folder`; `train` on them, without its output."""
     from gill_lite.world.export import write_captions
 
-    tiny_launch.save(folder)
+    models = tiny_backbones.save(tiny_backbones.backbones(), folder)
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8)) for _ in range(20)]
     pairs = zip(2 * tiny_launch.CAPTIONS, map("{}.png".format, range(20)), pictures, strict=True)
     write_captions(folder / "pairs.tsv", folder / "images", pairs)
     options = ["train", "--profile=paper", "--steps=6", "--save-every=1"]
     options += [f"--captions={folder / 'pairs.tsv'}", f"--images={folder / 'images'}"]
-    return options + [f"--{name}={folder / name}" for name in ("lm", "vision", "diffusion")]
+    return options + [f"--{name}={path}" for name, path in models.items()]
 
 
 def small_joints(monkeypatch) -> None:
@@ -91,6 +85,14 @@ def sentence(capsys) -> str:
     (said,) = [line for line in told.splitlines() if line.startswith("gill-lite: ")]
     assert told.rstrip().endswith(said), "it is the last thing said"
     return said.removeprefix("gill-lite: ")
+
+
+def told(capsys) -> str:
+    """The one line that a failing command leaves, and nothing beside it."""
+    out = capsys.readouterr()
+    (line,) = out.err.splitlines()
+    assert line.startswith("gill-lite: ") and out.out == ""
+    return line
 
 
 class Disk:

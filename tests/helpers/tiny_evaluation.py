@@ -68,16 +68,12 @@ def sharing_their_picture(stories: list) -> list:
 def save_paper(folder, seeds=(0,)) -> list[str]:
     """Write tiny models as the paper profile reads them; the options that name them."""
     tiny = backbones()
-    for name in ("lm", "tokenizer"):
-        getattr(tiny, name).save_pretrained(folder / "lm")
-    for name in ("vision", "image_processor"):
-        getattr(tiny, name).save_pretrained(folder / "vision")
-    tiny.pipeline.save_pretrained(folder / "diffusion")
+    models = tiny_backbones.save(tiny, folder)
     joints = []
     for seed in seeds:
         gill = build_gill(tiny.profile, tiny, seed=seed)
         joints.append(str(save_joints(gill, folder / f"joints-{seed}", {"made": "at random"})))
-    named = [f"--{name}={folder / name}" for name in ("lm", "vision", "diffusion")]
+    named = [f"--{name}={path}" for name, path in models.items()]
     quick = ["--num-inference-steps=3", "--metrics=clip_similarity"]
     return ["--profile=paper", *named, *quick, "--joints", *joints]
 

@@ -54,16 +54,6 @@ def step_results(join: bool, micro_batches: int, rank: int = 0, size: int = 1, r
     return {**losses._asdict(), **gradients}
 
 
-def save(folder: Path) -> None:
-    """Write the backbones as the paper profile reads them."""
-    backbones = tiny_backbones.backbones()
-    for name in ("lm", "tokenizer"):
-        getattr(backbones, name).save_pretrained(folder / "lm")
-    for name in ("vision", "image_processor"):
-        getattr(backbones, name).save_pretrained(folder / "vision")
-    backbones.pipeline.save_pretrained(folder / "diffusion")
-
-
 def gradients(folder: str) -> None:
     from accelerate import PartialState
 

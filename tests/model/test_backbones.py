@@ -27,13 +27,8 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("hub")
     tiny = tiny_backbones.backbones()
     torch.manual_seed(0)
-    lm = tiny_backbones.causal_lm("llama", len(tiny.tokenizer) + 3, LM_WIDTH)
-    lm.save_pretrained(root / "lm")
-    tiny.tokenizer.save_pretrained(root / "lm")
-    tiny.vision.save_pretrained(root / "vision")
-    tiny.image_processor.save_pretrained(root / "vision")
-    tiny.pipeline.save_pretrained(root / "diffusion")
-    return {what: root / what for what in ("lm", "vision", "diffusion")}
+    tiny.lm = tiny_backbones.causal_lm("llama", len(tiny.tokenizer) + 3, LM_WIDTH)
+    return tiny_backbones.save(tiny, root)
 
 
 @pytest.fixture

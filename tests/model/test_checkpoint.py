@@ -12,6 +12,7 @@ from gill_lite.model.config import GillConfig
 from gill_lite.model.gill import build_gill
 from gill_lite.model.mappers import KINDS
 from tests.helpers import tiny_backbones
+from tests.helpers.evil import Evil
 
 PARTS = ("lm", "vision")
 
@@ -208,16 +209,6 @@ def test_official_arguments_that_we_do_not_know(folder, backbones, change, messa
     (path / official.ARGS).write_text(json.dumps(args))
     with pytest.raises(GillError, match=message):
         checkpoint.load_official(path, *frozen(backbones))
-
-
-class Evil:
-    """A pickle of it writes a file when it is opened."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return (open, (str(self.mark), "w"))
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(dumps(value))])

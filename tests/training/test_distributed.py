@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from gill_lite.model.checkpoint import CONFIG, WEIGHTS
 from gill_lite.training.train import LOG, TENSORBOARD
-from tests.helpers import tiny_launch
+from tests.helpers import tiny_backbones, tiny_launch
 from tests.helpers.places import ROOT, TESTS
 from tests.helpers.tiny_launch import THEN
 
@@ -76,7 +76,7 @@ def kill_at(process: subprocess.Popen, sign: Path) -> None:
 def folder(tmp_path_factory):
     """Tiny backbones and official-format pairs on disk."""
     folder = tmp_path_factory.mktemp("distributed")
-    tiny_launch.save(folder)
+    tiny_backbones.save(tiny_backbones.backbones(), folder)
     rng = np.random.default_rng(0)
     (folder / "images").mkdir()
     rows = ["caption\timage"]

@@ -417,7 +417,7 @@ def write_shard(path, pictures):
 
 
 def test_the_paper_profile_trains_on_shards_and_the_models_named(tmp_path, monkeypatch, capsys):
-    tiny_launch.save(tmp_path)
+    tiny_backbones.save(tiny_backbones.backbones(), tmp_path)
     for number in range(3):
         write_shard(tmp_path / f"{number:05d}.tar", range(10 * number, 10 * number + 10))
     monkeypatch.setitem(profiles.PROFILES, "paper", PAPER.replace(**tiny_launch.TINY))
