@@ -6,6 +6,7 @@ vocabulary. Paper: Sec. 3 (inference); scale factors and the minimum of words: o
 """
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -107,23 +108,24 @@ class _Row:
         self.sampling, self.img_ids = sampling, img_ids
         self.ids: list[int] = []
         self.states: list[Tensor] = []  # of [IMG] tokens, in order
-        self.words, self.forced, self.ended = 0, 0, sampling.max_words == 0
-        self.last = -1
+        self.forced: deque[int] = deque()  # what must come before the next choice
+        self.words, self.ended = 0, sampling.max_words == 0
+        self.last: int | None = None  # what the LM is fed; None: nothing more to say
 
     def take(self, token: int) -> int:
         """Accept a chosen token, or the forced [IMG] token in its place; give what to feed."""
-        self.last = -1
         if self.forced:
-            self.last = self.img_ids[self.forced]
-            self.forced = (self.forced + 1) % len(self.img_ids)
-        elif not self.ended:
+            self.last = self.forced.popleft()
+        elif self.ended:
+            self.last = None
+            return 0
+        else:
             self.last = token
             self.words += 1
-            self.forced = int(token == self.img_ids[0]) % len(self.img_ids)
+            self.forced.extend(self.img_ids[1:] if token == self.img_ids[0] else ())
             self.ended = self.words == self.sampling.max_words or token in self.sampling.stop_ids
-        if self.last >= 0:
-            self.ids.append(self.last)
-        return max(self.last, 0)
+        self.ids.append(self.last)
+        return self.last
 
     @property
     def goes_on(self) -> bool:

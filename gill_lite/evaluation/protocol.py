@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from PIL import Image
 
-from gill_lite.answering.seeds import example_seed
+from gill_lite.answering.drawing import example_seed
 from gill_lite.datasets.images import open_image, squash
 from gill_lite.errors import GillError
 from gill_lite.evaluation.run import (

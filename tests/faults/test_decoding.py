@@ -107,8 +107,8 @@ def picture(kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["16 bits", "turned", "transparent"])
 def test_a_picture_given_as_such_is_read_as_its_file_is(responder, tmp_path, kind):
     (tmp_path / "x.png").write_bytes(picture(kind))
-    given = responder.embed_prompt([Image.open(tmp_path / "x.png")])
-    assert torch.equal(given, responder.embed_prompt([open_image(tmp_path / "x.png")]))
+    given = responder.prompts.embed_prompt([Image.open(tmp_path / "x.png")])
+    assert torch.equal(given, responder.prompts.embed_prompt([open_image(tmp_path / "x.png")]))
 
 
 def test_a_picture_cut_off_and_given_as_such_is_one_sentence(responder):
