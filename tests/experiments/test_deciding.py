@@ -174,7 +174,7 @@ def test_the_gallery_is_known_and_seen_only():
         profile=SimpleNamespace(name="mini"),
         index=None,
         gill=SimpleNamespace(image_features=lambda x: torch.ones(400, 2)),
-        pixel_values=lambda pictures: None,
+        prompts=SimpleNamespace(pixel_values=lambda pictures: None),
     )
     pictures, _ = Responder.gallery.func(stub)
     again, drawn = reasons.gallery_of(400)
