@@ -5,7 +5,7 @@ Axes: B batch, L prompt-embedding slots, E prompt-embedding width; latents are (
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -30,16 +30,25 @@ class Drawing:
         self.backbones = backbones
 
     @torch.no_grad()
-    def draw(self, prompt_embeds: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Pictures (B, 3, H, W) in 0..1 from prompt embeddings (B, L, E), noise by seed."""
+    def draw(self, prompt_embeds: Tensor, seeds: Sequence[int], **options) -> Tensor:
+        """Pictures (B, 3, H, W) in 0..1 from prompt embeddings (B, L, E), noise by seed.
+
+        options: see `denoise`.
+        """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return self.decode(self.denoise(prompt_embeds, generators))
+        return self.decode(self.denoise(prompt_embeds, generators, **options))
 
     @torch.no_grad()
-    def denoise(self, prompt_embeds: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def denoise(
+        self, prompt_embeds: Tensor, generators: Sequence[torch.Generator],
+        guidance_scale: float | None = None, num_inference_steps: int | None = None,
+        watch: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:  # fmt: skip
         """The diffusion model's latents (B, C, h, w), from which `decode` makes the pictures.
 
         generators: one for each picture's noise, on the CPU, so that machines agree.
+        guidance_scale, num_inference_steps: the profile's by default. watch: is shown the number
+        of each step that is done and its latents.
         """
         pipeline, profile = self.backbones.pipeline, self.backbones.profile
         weight = pipeline.unet.conv_in.weight
@@ -47,9 +56,10 @@ class Drawing:
             prompt_embeds=prompt_embeds.to(weight),
             negative_prompt_embeds=self.no_prompt.expand(len(prompt_embeds), -1, -1),
             generator=list(generators),
-            num_inference_steps=profile.num_inference_steps,
-            guidance_scale=profile.guidance_scale,
+            num_inference_steps=num_inference_steps or profile.num_inference_steps,
+            guidance_scale=profile.guidance_scale if guidance_scale is None else guidance_scale,
             output_type="latent",
+            callback_on_step_end=_shown_to(watch) if watch else None,
         ).images
 
     @torch.no_grad()
@@ -75,6 +85,16 @@ class Drawing:
     def no_prompt(self) -> Tensor:
         """The embedding of the empty text (1, L, E), for guidance."""
         return self.text_embeds([""])
+
+
+def _shown_to(watch: Callable[[int, Tensor], None]):
+    """`watch` in the form in which the pipeline calls back."""
+
+    def call(pipeline, step: int, timestep, tensors: dict) -> dict:
+        watch(step, tensors["latents"])
+        return tensors
+
+    return call
 
 
 @contextmanager

@@ -33,10 +33,17 @@ class Prompts:
     @torch.no_grad()
     def embed_prompts(self, prompts: Sequence) -> list[Tensor]:
         """As `embed_prompt`, for several prompts: CLIP reads all their pictures at once."""
-        prompts = [_items(prompt) for prompt in prompts]
+        prompts = [checked(prompt) for prompt in prompts]
         pictures = [x for prompt in prompts for x in prompt if isinstance(x, Image.Image)]
         visual = self._visual_tokens(pictures)  # one (K, D) a picture, in their order
         return [self._in_sequence(prompt, visual) for prompt in prompts]
+
+    def label_ids(self, prompt: Sequence) -> Tensor:
+        """What stands at each of a prompt's T positions (T,): a text's ids, IGNORE for pictures."""
+        gap = [tokens.IGNORE] * self.gill.config.num_visual_tokens
+        pieces = self._pieces(checked(prompt))
+        ids = [i for piece in pieces for i in (piece if isinstance(piece, list) else gap)]
+        return torch.tensor(ids, device=self.gill.logit_scale.device)
 
     def _visual_tokens(self, pictures: list) -> Iterator[Tensor]:
         if not pictures:
@@ -46,15 +53,24 @@ class Prompts:
 
     def _in_sequence(self, prompt: list, visual: Iterator[Tensor]) -> Tensor:
         """The items of one prompt, one behind the other (T, D); takes its pictures off `visual`."""
-        parts, bos = [], True
-        for item in prompt:
-            if isinstance(item, Image.Image):
-                parts.append(next(visual))  # (K, D)
-                continue
-            ids = tokens.encode_text(self.backbones.tokenizer, item, bos)
-            parts.append(self.gill.embed(torch.tensor(ids, device=self.gill.logit_scale.device)))
-            bos = False
+        device = self.gill.logit_scale.device
+        parts = [
+            self.gill.embed(torch.tensor(piece, device=device))  # (a text's positions, D)
+            if isinstance(piece, list)
+            else next(visual)  # (K, D)
+            for piece in self._pieces(prompt)
+        ]
         return torch.cat(parts)  # (T, D)
+
+    def _pieces(self, prompt: list) -> Iterator:
+        """A text's ids, the first behind the beginning-of-sequence id; pictures as they are."""
+        bos = True
+        for item in prompt:
+            if isinstance(item, str):
+                yield tokens.encode_text(self.backbones.tokenizer, item, bos)
+                bos = False
+            else:
+                yield item
 
     def pixel_values(self, images) -> Tensor:
         """PIL images as CLIP's input (B, 3, H, W), squashed to a square as in the paper's runs."""
@@ -69,7 +85,7 @@ class Prompts:
         return self.gill.img_states(embeds, mask)
 
 
-def _items(prompt) -> list:
+def checked(prompt) -> list:
     """The items of a prompt, pictures as RGB. Raises GillError naming one that will not do."""
     items = [prompt] if isinstance(prompt, str | Image.Image) else list(prompt)
     if not items:

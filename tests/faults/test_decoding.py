@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gill_lite.answering import respond
+from gill_lite.answering import gallery, respond
 from gill_lite.answering.decode import Sampling, generate, pad_left
 from gill_lite.answering.respond import Responder
 from gill_lite.cli import main as cli
@@ -38,7 +38,7 @@ def responder():
 @pytest.fixture
 def chat(responder, tmp_path, monkeypatch, capsys):
     """`chat(messages, lines)` is `gill-lite chat`; its status, stdout and stderr."""
-    monkeypatch.setattr(respond, "GALLERY", 3)
+    monkeypatch.setattr(gallery, "DRAWN", 3)
     monkeypatch.setattr(respond, "load_responder", lambda *_, **__: responder)
 
     def run(messages=(), lines=()):

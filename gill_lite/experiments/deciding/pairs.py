@@ -17,7 +17,8 @@ import torch
 
 from gill_lite import provenance
 from gill_lite.answering.drawing import example_seed
-from gill_lite.answering.respond import GALLERY, Responder, load_responder
+from gill_lite.answering.gallery import DRAWN
+from gill_lite.answering.respond import Responder, load_responder
 from gill_lite.errors import GillError
 from gill_lite.evaluation import metrics
 from gill_lite.evaluation.cache import SampleCache, default_cache
@@ -73,7 +74,7 @@ def questions(count: int = NUM_PROMPTS) -> list[Question]:
 
 def gallery_scenes() -> list[Scene]:
     """What the pictures of `Responder.gallery` show, in their order; all are seen scenes."""
-    return [sample_scene(rng_for("gallery", number)) for number in range(GALLERY)]
+    return [sample_scene(rng_for("gallery", number)) for number in range(DRAWN)]
 
 
 def matches(asked: Scene, shown: Scene) -> int:
@@ -119,7 +120,7 @@ class PairScorer:
         """
         responder = self.responders[items[0].seed]
         hidden = responder.prompts.img_states([self.asked[item.example_id].text for item in items])
-        hits = responder.gallery[1].search(responder.gill.retrieval_embedding(hidden), k=1)
+        hits = responder.gallery.index.search(responder.gill.retrieval_embedding(hidden), k=1)
         seeds = [example_seed(self.run_seed, item.example_id) for item in items]
         drawer, conditions = self.drawers[items[0].seed], responder.gill.prompt_embeds(hidden)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -175,7 +176,7 @@ def compute(
         "table": NAME,
         "run_seed": run_seed,
         "attributes": list(ATTRIBUTES),
-        "gallery": GALLERY,
+        "gallery": DRAWN,
         "weights": provenance.sha256_of(manifest),
         "joints": {
             str(seed): provenance.sha256_of(folder / WEIGHTS)
