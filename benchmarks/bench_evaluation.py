@@ -18,9 +18,9 @@ from gill_lite.evaluation.tables import TABLES
 NOISE = {"clip_similarity": 2e-3, "lpips": 2e-2, "attribute_accuracy": 0.17}
 # Of which functions the whole time is told, with all that they call; none calls another.
 PARTS = {
-    "drawing: the denoiser of Stable Diffusion and GILL": ("respond.py", "denoise"),
+    "drawing: the denoiser of Stable Diffusion and GILL": ("drawing.py", "denoise"),
     "drawing: the denoiser of GLIDE": ("glide.py", "sample"),
-    "drawing: the autoencoder": ("respond.py", "decode"),
+    "drawing: the autoencoder": ("drawing.py", "decode"),
     "prompts: language model, CLIP, text encoder, mapper": ("models.py", "conditions"),
     "CLIP of drawn and true pictures": ("judge.py", "features"),
     "LPIPS": ("judge.py", "lpips"),

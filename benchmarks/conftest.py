@@ -82,7 +82,8 @@ def prompt_of():
         room = length - 1 - pictures * responder.gill.config.num_visual_tokens  # one is BOS
         texts = [" ".join(part) for part in np.array_split(rng.choice(known, room), pictures + 1)]
         pairs = zip(texts, images, strict=False)
-        prompt = responder.embed_prompt([item for pair in pairs for item in pair] + texts[-1:])
+        items = [item for pair in pairs for item in pair] + texts[-1:]
+        prompt = responder.prompts.embed_prompt(items)
         assert len(prompt) == length
         return prompt
 

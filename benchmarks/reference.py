@@ -125,7 +125,7 @@ def picture(drawer: Drawer, condition: Tensor, generator: torch.Generator) -> Te
     def predict(noisy: Tensor, step: Tensor, embeds: Tensor) -> Tensor:
         return pipeline.unet(noisy, step, encoder_hidden_states=embeds).sample
 
-    conditions = responder.no_prompt, condition
+    conditions = responder.drawing.no_prompt, condition
     scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
     scheduler.set_timesteps(responder.profile.num_inference_steps)
     start = drawer.noise(generator) * scheduler.init_noise_sigma

@@ -35,8 +35,8 @@ HEADS = ("model", "context", "steps", *(f"{name}, difference" for name in METRIC
 def scores(table: Evaluation, cell: tuple[str, str, int], steps: int) -> tuple[pd.DataFrame, float]:
     """The scores of a cell's stories, drawn in so many steps, and the seconds that took."""
     for drawer in table.models.values():
-        responder = drawer.responder
-        responder.profile = responder.profile.replace(num_inference_steps=steps)
+        backbones = drawer.responder.backbones
+        backbones.profile = backbones.profile.replace(num_inference_steps=steps)
     items, rows, started = table.items([cell]), [], time.perf_counter()
     for cut in batches([item.cell for item in items], table.batch_size):
         rows += table.scorer([items[i] for i in cut])

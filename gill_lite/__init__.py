@@ -20,6 +20,8 @@ _HOME_OF = {
     "load_joints": "model.checkpoint",
     "save_joints": "model.checkpoint",
     "load_responder": "answering.respond",
+    "Conversation": "answering.conversation",
+    "ShownPicture": "answering.answers",
 }
 __all__ = sorted([*_HOME_OF, "__version__"])
 

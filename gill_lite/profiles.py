@@ -42,6 +42,7 @@ class Profile:
     guidance_scale: float
     num_inference_steps: int
     seeds: tuple[int, ...] = (0, 1, 2)
+    answer_ends: tuple[str, ...] = ()  # words with which an answer ends, beside a newline
 
     def replace(self, **changes) -> "Profile":
         """A copy with some fields changed. Raises GillError naming the nearest field."""
@@ -113,6 +114,7 @@ MINI = PAPER.replace(
     steps=900,
     guidance_scale=3.0,
     num_inference_steps=6,  # scores as with 12 and more: docs/benchmarks.md
+    answer_ends=(".", "!"),  # its texts know no newline; "?" asks, and the answer follows
 )
 
 PROFILES = {profile.name: profile for profile in (MINI, PAPER)}

@@ -228,7 +228,7 @@ PROMPTS = st.lists(st.one_of(texts(9), st.integers(0, 5).map(picture)), min_size
 @given(st.lists(PROMPTS, min_size=1, max_size=3))
 def test_items_are_interleaved_in_order_and_text_starts_once(prompts):
     gill = responder().gill
-    for prompt, found in zip(prompts, responder().embed_prompts(prompts), strict=True):
+    for prompt, found in zip(prompts, responder().prompts.embed_prompts(prompts), strict=True):
         pieces, started = [], False
         for item in prompt:
             if isinstance(item, str):
@@ -236,7 +236,7 @@ def test_items_are_interleaved_in_order_and_text_starts_once(prompts):
                 pieces.append(gill.embed(torch.tensor(ids, dtype=torch.long)))
                 started = True
             else:
-                pieces.append(gill.visual_tokens(responder().pixel_values([item]))[0])
+                pieces.append(gill.visual_tokens(responder().prompts.pixel_values([item]))[0])
         torch.testing.assert_close(found, torch.cat(pieces).detach())
 
 

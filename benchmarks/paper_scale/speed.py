@@ -135,4 +135,4 @@ def draw_timing(responder, batch_size: int, repeats: int) -> Timing:
     width = pipeline.unet.config.cross_attention_dim
     embeds = torch.randn(batch_size, profile.prompt_slots, width)  # (B, L, E)
     device, what = pipeline.unet.device, f"drawing, batch {batch_size}"
-    return timed(lambda: responder.draw(embeds, range(batch_size)), device, repeats, what)
+    return timed(lambda: responder.drawing.draw(embeds, range(batch_size)), device, repeats, what)

@@ -5,42 +5,14 @@ the same up to float noise. Axes: B batch, T positions, D LM width, R [IMG] toke
 vocabulary. Paper: Sec. 3 (inference); scale factors and the minimum of words: official code.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gill_lite.errors import GillError
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen. A word here is one choice: [IMG0] ... [IMG r-1] are one."""
-
-    max_words: int = 32
-    min_words: int = 0  # no [IMG0] before that many words
-    temperature: float = 0.0  # 0: the likeliest token
-    top_p: float = 1.0
-    ret_scale_factor: float = 1.0  # above 1: |logit of [IMG0]| times this
-    gen_scale_factor: float = 1.0  # the same once more
-    stop_ids: tuple[int, ...] = ()  # a row ends with the first of these
-
-    def __post_init__(self):
-        if self.temperature == 0 and self.top_p != 1:
-            raise GillError("top_p needs a temperature above 0; with 0 decoding is greedy")
-        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
-            raise GillError(
-                f"temperature must be at least 0 and top_p in (0, 1], not {self.temperature} "
-                f"and {self.top_p}"
-            )
-        if self.max_words < 0:
-            raise GillError(f"max_words must be at least 0, not {self.max_words}")
-        factors = self.ret_scale_factor, self.gen_scale_factor
-        if not all(math.isfinite(factor) for factor in factors):
-            raise GillError(f"the scale factors of [IMG0] must be finite, not {factors}")
+from gill_lite.answering.answers import Sampling
 
 
 class Decoded(NamedTuple):
@@ -69,11 +41,13 @@ def generate(
     attention_mask: Tensor | None = None,
     sampling: Sampling | None = None,
     generators: Sequence[torch.Generator] | None = None,
+    watch: Callable[[list[list[int]]], None] | None = None,
 ) -> Decoded:
     """Continue B prompts, given as embeddings (B, T, D) padded on the left.
 
     `attention_mask` (B, T) is 0 on padding. `generators`, one a row, make sampling depend on
-    its row alone. Raises GillError when a prompt and its answer exceed the LM's positions.
+    its row alone. `watch` is shown the rows' ids after each choice. Raises GillError when a
+    prompt and its answer exceed the LM's positions.
     """
     sampling = sampling or Sampling()
     if attention_mask is None:
@@ -81,14 +55,17 @@ def generate(
     mask = attention_mask.to(inputs_embeds.device)
     padded = bool((mask == 0).any())  # else the LM is faster without a mask, and says the same
     img_ids = gill.config.img_token_ids
-    gill.check_room(inputs_embeds, mask, more=sampling.max_words)
+    gill.check_room(inputs_embeds, mask, more=sampling.positions(len(img_ids)))
     rows = [_Row(sampling, img_ids) for _ in range(len(inputs_embeds))]
     step = gill.lm_step(inputs_embeds, mask if padded else None, None)
     while True:
         logits = gill.logits(step.last_hidden_state[:, -1]).float()  # (B, V)
-        words = torch.tensor([row.words for row in rows], device=logits.device)
-        chosen = choose(logits, words, img_ids, sampling, generators).tolist()
+        words = torch.tensor([row.words for row in rows], device=logits.device)  # (B,)
+        shown = torch.tensor([row.images for row in rows], device=logits.device)  # (B,)
+        chosen = choose(logits, words, img_ids, sampling, generators, shown).tolist()
         fed = torch.tensor([row.take(token) for row, token in zip(rows, chosen, strict=True)])
+        if watch:
+            watch([row.ids for row in rows])
         if not any(row.goes_on for row in rows):
             break
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
@@ -101,29 +78,42 @@ def generate(
 
 
 class _Row:
-    """One prompt's progress: words chosen so far, [IMG] tokens still to be forced."""
+    """One prompt's progress: what was said so far, [IMG] tokens still to be forced."""
 
     def __init__(self, sampling: Sampling, img_ids: Sequence[int]):
         self.sampling, self.img_ids = sampling, img_ids
         self.ids: list[int] = []
         self.states: list[Tensor] = []  # of [IMG] tokens, in order
-        self.words, self.forced, self.ended = 0, 0, sampling.max_words == 0
-        self.last = -1
+        self.forced: deque[int] = deque()  # what must come before the next choice
+        self.words, self.images, self.ended = 0, 0, sampling.max_words == 0
+        self.begun = False  # whether anything but newlines was said
+        self.closing = False  # a sentence has ended: nothing but a picture may follow
+        self.last: int | None = None  # what the LM is fed; None: nothing more to say
 
     def take(self, token: int) -> int:
         """Accept a chosen token, or the forced [IMG] token in its place; give what to feed."""
-        self.last = -1
         if self.forced:
-            self.last = self.img_ids[self.forced]
-            self.forced = (self.forced + 1) % len(self.img_ids)
-        elif not self.ended:
-            self.last = token
-            self.words += 1
-            self.forced = int(token == self.img_ids[0]) % len(self.img_ids)
-            self.ended = self.words == self.sampling.max_words or token in self.sampling.stop_ids
-        if self.last >= 0:
-            self.ids.append(self.last)
-        return max(self.last, 0)
+            self.last = self.forced.popleft()
+        elif self.ended or (self.closing and token != self.img_ids[0]):
+            self.ended, self.last = True, None
+            return 0
+        else:
+            self._choose(token)
+        self.ids.append(self.last)
+        return self.last
+
+    def _choose(self, token: int) -> None:
+        """Count a token, and see what must follow it and whether the row ends with it."""
+        sampling = self.sampling
+        self.last, self.words = token, self.words + 1
+        if token == self.img_ids[0]:
+            self.images += 1
+            self.forced.extend(self.img_ids[1:])
+        newline = token in sampling.newline_ids
+        stops = token in sampling.stop_ids or (newline and self.begun) or self.closing
+        self.ended = stops or self.words == sampling.max_words
+        self.begun = self.begun or not newline
+        self.closing = token in sampling.sentence_ids
 
     @property
     def goes_on(self) -> bool:
@@ -151,9 +141,10 @@ def choose(
     img_ids: Sequence[int],
     sampling: Sampling,
     generators: Sequence[torch.Generator] | None = None,
+    shown: Tensor | None = None,
 ) -> Tensor:
-    """The next token of each row (B,), from logits (B, V) and the words chosen so far (B,)."""
-    logits = scale_img_logit(logits, words, img_ids, sampling)
+    """The next token of each row (B,), from logits (B, V), words and pictures so far (B,)."""
+    logits = scale_img_logit(logits, words, img_ids, sampling, shown)
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)  # (B,)
     probabilities = nucleus(logits / sampling.temperature, sampling.top_p)  # (B, V)
@@ -166,17 +157,23 @@ def choose(
 
 
 def scale_img_logit(
-    logits: Tensor, words: Tensor, img_ids: Sequence[int], sampling: Sampling
-) -> Tensor:
-    """Rule out [IMG1] ..., and [IMG0] before `min_words`; then apply the scale factors."""
+    logits: Tensor, words: Tensor, img_ids: Sequence[int], sampling: Sampling,
+    shown: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Apply the scale factors; rule out [IMG1] ..., and [IMG0] where no picture may come.
+
+    That is before `min_words`, and where `shown` pictures (B,) are `max_images` already.
+    """
     logits = logits.clone()
     first = logits[:, img_ids[0]].clone()  # (B,)
     for factor in (sampling.ret_scale_factor, sampling.gen_scale_factor):
         if factor > 1:
             first = first.abs() * factor
-    too_early = words < sampling.min_words  # (B,)
+    barred = words < sampling.min_words  # (B,)
+    if shown is not None and sampling.max_images is not None:
+        barred = barred | (shown >= sampling.max_images)
     logits[:, list(img_ids)] = -torch.inf
-    logits[:, img_ids[0]] = first.masked_fill(too_early, -torch.inf)
+    logits[:, img_ids[0]] = first.masked_fill(barred, -torch.inf)
     return logits
 
 

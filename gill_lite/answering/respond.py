@@ -1,301 +1,267 @@
-"""Interleaved prompt in, interleaved answer out: text, a retrieved and a generated image.
+"""Interleaved prompt in, interleaved answer out: texts, retrieved and generated pictures.
 
 Paper Sec. 3.3. Prompts of mixed length are answered in one batch; an example's noise depends
-on the run seed and the example's id alone.
+on the run seed and the example's id alone. Axes: B prompts, N pictures of all answers, R [IMG]
+tokens, D LM width, P retrieval width, L prompt-embedding slots, E prompt-embedding width.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from gill_lite.answering import decode
-from gill_lite.answering.seeds import example_seed
+from gill_lite.answering.answers import Generated, Response, Settings, ShownPicture
+from gill_lite.answering.drawing import Drawing, example_seed, to_pil
+from gill_lite.answering.gallery import Gallery, drawn_gallery
+from gill_lite.answering.prompts import Prompts
 from gill_lite.errors import GillError
-from gill_lite.model import tokens
+from gill_lite.model import mappers, tokens
 
-GALLERY = 400  # pictures of the mini world that an answer can retrieve
-STOPS = (".", "!")
+TOGETHER = 8  # pictures drawn at once, as officially
 
 
-class Response(NamedTuple):
-    """An answer to one prompt."""
+class Run(NamedTuple):
+    """A run of [IMG] tokens: where it was said, and what the LM made of it."""
 
-    text: str
-    retrieved: Image.Image | None
-    generated: Image.Image
-    retrieved_score: float | None  # cosine, None without an index
-    retrieved_id: str | None = None  # in the index; its picture may not be at hand
-    decision: str | None = None  # "gen" or "ret": which image to show; None without a classifier
+    row: int  # of the batch
+    place: int  # 0 for the first picture of the answer
+    hidden: Tensor  # (R, D)
+    forced: bool
 
 
 class Responder:
     """GILL ready to answer: backbones, joints, what it can retrieve, and what decides.
 
-    index: an ImageIndex to retrieve from; without one the mini profile draws its own pictures.
-    decision: a LinearDecision between the retrieved and the generated image.
+    gallery: a Gallery to retrieve from; without one the mini profile draws its own pictures.
+    decision: a LinearDecision between the retrieved and the generated picture.
     """
 
-    def __init__(self, backbones, gill, index=None, decision=None):
+    def __init__(self, backbones, gill, gallery: Gallery | None = None, decision=None):
         self.backbones, self.gill = backbones, gill.eval()
-        self.index, self.decision = index, decision
-        self.profile = backbones.profile
+        self.decision, self._gallery = decision, gallery
+        self.prompts, self.drawing = Prompts(backbones, self.gill), Drawing(backbones)
 
-    # ---- prompts -------------------------------------------------------------------------
+    @property
+    def profile(self):
+        """Sizes and sampling settings: those of the backbones."""
+        return self.backbones.profile
 
-    def embed_prompt(self, prompt: Sequence) -> Tensor:
-        """A list of str and PIL images as input embeddings of the LM (T, D).
+    @cached_property
+    def gallery(self) -> Gallery | None:
+        """What an answer can retrieve. The mini world's own is drawn at first use."""
+        if self._gallery is None and self.profile.name == "mini":
+            return drawn_gallery(self.gill, self.prompts)
+        return self._gallery
 
-        The first text starts with the LM's beginning-of-sequence token, as in the official code.
-        Raises GillError for an empty prompt, an empty text, a damaged picture, or an item of
-        another type.
+    def respond(
+        self, prompt, run_seed: int = 0, example_id: str = "0", seen: Collection[str] = (),
+        on_text: Callable[[str], None] | None = None,
+        on_step: Callable[[int, Tensor], None] | None = None, **settings,
+    ) -> Response:  # fmt: skip
+        """Answer one prompt, a list of str and PIL images. See `respond_batch`.
+
+        on_text: is told the text so far after each word. on_step: is told each step that is done
+        of drawing and its latents, which `drawing.decode` makes pictures.
         """
-        return self.embed_prompts([prompt])[0]
+        how, names = Settings.of(settings), [example_id]
+        return self._respond([prompt], run_seed, names, [seen], how, on_text, on_step)[0]
+
+    def respond_batch(
+        self, prompts: Sequence, run_seed: int = 0, example_ids: Sequence[str] | None = None,
+        seen: Sequence[Collection[str]] | None = None, **settings,
+    ) -> list[Response]:  # fmt: skip
+        """Answer prompts (lists of str and PIL images) with texts and pictures.
+
+        An answer ends at a newline, at the end of text, at `max_words`, or where the profile
+        says so. A picture is shown where the model said [IMG0]. run_seed, example_ids: what an
+        example's noise depends on. seen: for each prompt, ids not to be retrieved. settings:
+        see `answers.Settings`. Raises GillError for a setting or a prompt that will not do.
+        """
+        names = example_ids or [str(i) for i in range(len(prompts))]
+        seen = seen or [()] * len(prompts)
+        return self._respond(prompts, run_seed, names, seen, Settings.of(settings))
 
     @torch.no_grad()
-    def embed_prompts(self, prompts: Sequence) -> list[Tensor]:
-        """As `embed_prompt`, for several prompts: CLIP reads all their pictures at once."""
-        prompts = [_items(prompt) for prompt in prompts]
-        pictures = [x for prompt in prompts for x in prompt if isinstance(x, Image.Image)]
-        visual = self._visual_tokens(pictures)  # one (K, D) a picture, in their order
-        return [self._in_sequence(prompt, visual) for prompt in prompts]
+    def _respond(
+        self, prompts, run_seed: int, names, seen, how: Settings, on_text=None, on_step=None
+    ) -> list[Response]:
+        embeds, mask = decode.pad_left(self.prompts.embed_prompts(prompts))
+        seeds = [example_seed(run_seed, name) for name in names]
+        decoded = decode.generate(
+            self.gill, embeds, mask, replace(how, **self._ends),
+            [torch.Generator().manual_seed(seed) for seed in seeds],
+            on_text and (lambda rows: on_text(self._text(rows[0]))),
+        )  # fmt: skip
+        rows = [self._pieces(row, decoded) for row in range(len(prompts))]
+        if how.force_image:
+            self._force(rows, embeds, mask)
+        runs = [piece for row in rows for piece in row if isinstance(piece, Run)]
+        shown = iter(self._show(runs, run_seed, names, seen, how, on_step))
+        return [Response(next(shown) if isinstance(p, Run) else p for p in row) for row in rows]
 
-    def _visual_tokens(self, pictures: list) -> Iterator[Tensor]:
-        if not pictures:
-            return iter(())
-        pixels = self.pixel_values(pictures).to(self.gill.logit_scale.device)
-        return iter(self.gill.visual_tokens(pixels))
+    # ---- words ---------------------------------------------------------------------------
 
-    def _in_sequence(self, prompt: list, visual: Iterator[Tensor]) -> Tensor:
-        """The items of one prompt, one behind the other (T, D); takes its pictures off `visual`."""
-        parts, bos = [], True
-        for item in prompt:
-            if isinstance(item, Image.Image):
-                parts.append(next(visual))  # (K, D)
-                continue
-            ids = tokens.encode_text(self.backbones.tokenizer, item, bos)
-            parts.append(self.gill.embed(torch.tensor(ids, device=self.gill.logit_scale.device)))
-            bos = False
-        return torch.cat(parts)  # (T, D)
+    @cached_property
+    def _ends(self) -> dict[str, tuple[int, ...]]:
+        """The ids that end an answer, in the form of `decode.Sampling`."""
+        tokenizer = self.backbones.tokenizer
+        known = tokenizer.get_vocab()
+        texts = tokenizer.batch_decode([[i] for i in known.values()])
+        return {
+            "stop_ids": (tokenizer.eos_token_id,),
+            "newline_ids": tuple(i for i, t in zip(known.values(), texts) if "\n" in t),
+            "sentence_ids": tuple(known[w] for w in self.profile.answer_ends if w in known),
+        }
 
-    def pixel_values(self, images) -> Tensor:
-        """PIL images as CLIP's input (B, 3, H, W), squashed to a square as in the paper's runs."""
-        from gill_lite.datasets.images import squash
+    def _pieces(self, row: int, decoded: decode.Decoded) -> list[str | Run]:
+        """An answer's texts and runs, in the order in which they were said."""
+        ids, pieces, start = decoded.ids[row], [], 0
+        for place, at in enumerate(decoded.img_starts[row]):
+            run = Run(row, place, decoded.img_hidden[row][place], forced=False)
+            pieces += [self._text(ids[start:at]), run]
+            start = at + len(run.hidden)
+        return [piece for piece in [*pieces, self._text(ids[start:])] if piece != ""]
 
-        size = self.profile.image_size
-        images = [squash(image.convert("RGB"), size) for image in images]
-        return self.backbones.image_processor(images=images, return_tensors="pt").pixel_values
+    def _text(self, ids) -> str:
+        text = tokens.decode_text(self.backbones.tokenizer, ids, self.gill.config.img_token_ids)
+        return text.strip().split("\n")[0]
+
+    def _force(self, rows: list[list], embeds: Tensor, mask: Tensor) -> None:
+        """Open each answer without a picture with one: [IMG] tokens right behind the prompt."""
+        bare = [i for i, row in enumerate(rows) if not any(isinstance(p, Run) for p in row)]
+        if bare:
+            for i, hidden in zip(bare, self.gill.img_states(embeds[bare], mask[bare]), strict=True):
+                rows[i].insert(0, Run(i, 0, hidden, forced=True))
 
     @torch.no_grad()
-    def img_states(self, prompts: Sequence) -> Tensor:
-        """Hidden states of the [IMG] tokens forced behind each prompt, (B, R, D)."""
-        embeds, mask = decode.pad_left(self.embed_prompts(prompts))
-        return self.gill.img_states(embeds, mask)
+    def score(self, prompt) -> float:
+        """The log-likelihood of an interleaved prompt: the mean over its texts' tokens.
+
+        As officially, pictures are read and not scored, nor is what opens the prompt. Raises
+        GillError for a prompt that leaves no token to score.
+        """
+        [embeds], labels = self.prompts.embed_prompts([prompt]), self.prompts.label_ids(prompt)
+        if (labels[1:] == tokens.IGNORE).all():
+            raise GillError("the prompt has no words to score; give it a text of two at least")
+        self.gill.check_room(embeds[None], None)
+        return -float(self.gill.lm_loss(self.gill.lm_states(embeds[None]), labels[None]))
 
     # ---- pictures ------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def draw(self, prompt_embeds: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Pictures (B, 3, H, W) in 0..1 from prompt embeddings (B, L, E), noise by seed."""
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return self.decode(self.denoise(prompt_embeds, generators))
-
-    @torch.no_grad()
-    def denoise(self, prompt_embeds: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """The diffusion model's latents (B, C, h, w), from which `decode` makes the pictures.
-
-        generators: one for each picture's noise, on the CPU, so that machines agree.
-        """
-        pipeline = self.backbones.pipeline
-        weight = pipeline.unet.conv_in.weight
-        return pipeline(
-            prompt_embeds=prompt_embeds.to(weight),
-            negative_prompt_embeds=self.no_prompt.expand(len(prompt_embeds), -1, -1),
-            generator=list(generators),
-            num_inference_steps=self.profile.num_inference_steps,
-            guidance_scale=self.profile.guidance_scale,
-            output_type="latent",
-        ).images
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, h, w) as pictures (B, 3, H, W) in 0..1, float32 on the CPU."""
-        pipeline = self.backbones.pipeline
-        vae = pipeline.vae
-        latents = latents.to(next(vae.parameters()))
-        images = vae.decode(latents / vae.config.scaling_factor).sample
-        return pipeline.image_processor.postprocess(images, output_type="pt").float().cpu()
-
-    @torch.no_grad()
-    def text_embeds(self, texts: list[str]) -> Tensor:
-        """What Stable Diffusion's own text encoder makes of the texts, (B, L, E).
-
-        Texts longer than the encoder reads (77 tokens) are cut, as Stable Diffusion does.
-        """
-        pipeline = self.backbones.pipeline
-        with _quiet("diffusers", "transformers"):  # both would tell of every text that is cut
-            return pipeline.encode_prompt(texts, pipeline.unet.device, 1, False)[0]
-
-    @cached_property
-    def no_prompt(self) -> Tensor:
-        """The embedding of the empty text (1, L, E), for guidance."""
-        return self.text_embeds([""])
-
-    @cached_property
-    def gallery(self):
-        """The pictures an answer can retrieve, by id, and their index. Drawn at first use."""
-        from gill_lite.answering.index import ImageIndex
-        from gill_lite.world.render import render
-        from gill_lite.world.scene import rng_for, sample_scene
-
-        if self.index is not None or self.profile.name != "mini":
-            return {}, self.index
-        rngs = [rng_for("gallery", i) for i in range(GALLERY)]
-        pictures = [render(sample_scene(rng), rng) for rng in rngs]
-        with torch.no_grad():
-            features = self.gill.image_features(self.pixel_values(pictures))  # (N, P)
-        index = ImageIndex.build(features, range(GALLERY))
-        return dict(zip(index.ids, pictures, strict=True)), index
-
-    # ---- answers -------------------------------------------------------------------------
-
-    def respond(self, prompt, run_seed: int = 0, example_id: str = "0", **sampling) -> Response:
-        """Answer one prompt. See `respond_batch`."""
-        return self.respond_batch([prompt], run_seed, [example_id], **sampling)[0]
-
-    @torch.no_grad()
-    def respond_batch(
-        self, prompts: Sequence, run_seed: int = 0, example_ids: Sequence[str] | None = None,
-        max_words: int = 16, **sampling,
-    ) -> list[Response]:  # fmt: skip
-        """Answer prompts (lists of str and PIL images) with text and images.
-
-        The text is the first sentence, without [IMG] tokens. The image comes from the first ones
-        said, or from those forced behind the prompt. `sampling`: see decode.Sampling.
-        """
-        example_ids = example_ids or [str(i) for i in range(len(prompts))]
-        embeds, mask = decode.pad_left(self.embed_prompts(prompts))
-        seeds = [example_seed(run_seed, name) for name in example_ids]
-        decoded = decode.generate(
-            self.gill, embeds, mask,
-            decode.Sampling(max_words=max_words, stop_ids=self._stop_ids(), **sampling),
-            [torch.Generator().manual_seed(seed) for seed in seeds],
-        )  # fmt: skip
-        hidden = self.gill.img_states(embeds, mask)  # (B, R, D)
-        for row, own in enumerate(decoded.img_hidden):
-            if len(own):
-                hidden[row] = own[0]
-        pictures = self.draw(self.gill.prompt_embeds(hidden), seeds)
-        found = zip(self._retrieve(hidden), self._decide(hidden), strict=True)
+    def _show(self, runs: list[Run], run_seed, names, seen, how, on_step) -> list[ShownPicture]:
+        """Runs of [IMG] tokens as pictures: what is retrieved, drawn and decided."""
+        if not runs:
+            return []
+        hidden = torch.stack([run.hidden for run in runs])  # (N, R, D)
+        queries = self.gill.retrieval_embedding(hidden)  # (N, P)
+        found = self._retrieve(runs, queries, seen, how.num_retrieved)
+        drawn: list[tuple] = [()] * len(runs)
+        if how.draw and self.gill.config.mapper != mappers.RETRIEVAL_ONLY:
+            n = how.num_generated
+            seeds = [picture_seeds(run_seed, names[run.row], run.place, n) for run in runs]
+            drawn = self._generate(hidden, queries, seeds, how, on_step)
+        decided: list[dict] = [{}] * len(runs)
+        if self.decision is not None:
+            answers, chances = self.decision.decide(hidden[:, 0].float().cpu().numpy())
+            pairs = zip(answers, chances.tolist(), strict=True)
+            decided = [{"decision": a, "probabilities": tuple(c)} for a, c in pairs]
         return [
-            Response(self._text(ids), image, to_pil(picture), score, name, decision)
-            for ids, picture, ((image, score, name), decision) in zip(decoded.ids, pictures, found)
+            ShownPicture(tuple(some), made, forced=run.forced, passed_over=tuple(passed), **choice)
+            for run, (some, passed), made, choice in zip(runs, found, drawn, decided, strict=True)
         ]
 
-    def _retrieve(self, hidden: Tensor) -> list[tuple]:
-        """Picture, cosine and id of the nearest image, for each row of (B, R, D)."""
-        pictures, index = self.gallery
-        if index is None:
-            return [(None, None, None)] * len(hidden)
-        hits = index.search(self.gill.retrieval_embedding(hidden), k=1)
-        return [
-            (pictures.get(names[0]), float(score), names[0])
-            for names, score in zip(hits.ids, hits.scores[:, 0], strict=True)
+    def _retrieve(self, runs: list[Run], queries: Tensor, seen, count: int) -> list[tuple]:
+        """What `Gallery.find` gives for each run; no answer is given a picture twice."""
+        if self.gallery is None:
+            return [((), ())] * len(runs)
+        seen, found = [list(ids) for ids in seen], []
+        for run, query in zip(runs, queries, strict=True):
+            found.append(self.gallery.find(query, count, seen[run.row]))
+            seen[run.row] += [candidate.id for candidate in found[-1][0]]
+        return found
+
+    def _generate(self, hidden, queries, seeds: list[list[int]], how, on_step) -> list[tuple]:
+        """Candidates for each of the N runs, drawn from its own seeds, best by their cosine."""
+        count = len(seeds[0])
+        embeds = self.gill.prompt_embeds(hidden).repeat_interleave(count, dim=0)  # (N * n, L, E)
+        flat = [seed for own in seeds for seed in own]
+        options = {name: getattr(how, name) for name in ("guidance_scale", "num_inference_steps")}
+        images, features = [], []
+        for at in range(0, len(flat), TOGETHER):
+            part = slice(at, at + TOGETHER)
+            pictures = self.drawing.draw(embeds[part], flat[part], watch=on_step, **options)
+            images += [to_pil(picture) for picture in pictures]
+            features.append(self.gill.image_features(self.prompts.pixel_values(images[part])))
+        scores = torch.cat(features).view(len(hidden), count, -1) @ queries[..., None]  # (N, n, 1)
+        made = [
+            Generated(image, score, seed)
+            for image, score, seed in zip(images, scores.flatten().tolist(), flat, strict=True)
         ]
-
-    def _decide(self, hidden: Tensor) -> list[str | None]:
-        """What the classifier says of the first [IMG] state of each row of (B, R, D)."""
-        if self.decision is None:
-            return [None] * len(hidden)
-        return self.decision.decide(hidden[:, 0].float().cpu().numpy()).answers
-
-    def _text(self, ids) -> str:
-        return tokens.decode_text(self.backbones.tokenizer, ids, self.gill.config.img_token_ids)
-
-    def _stop_ids(self) -> tuple[int, ...]:
-        tokenizer = self.backbones.tokenizer
-        known = [tokenizer.convert_tokens_to_ids(word) for word in STOPS]
-        return (tokenizer.eos_token_id, *(i for i in known if i != tokenizer.unk_token_id))
+        groups = [made[i : i + count] for i in range(0, len(made), count)]
+        return [tuple(sorted(group, key=lambda one: -one.score)) for group in groups]
 
 
-def _items(prompt) -> list:
-    """The items of a prompt, pictures as RGB. Raises GillError naming one that will not do."""
-    from gill_lite.datasets.images import as_rgb
+def picture_seeds(run_seed: int, example_id: str, place: int, count: int) -> list[int]:
+    """Seeds of the noise of an answer's picture at `place`, one a candidate.
 
-    items = [prompt] if isinstance(prompt, str | Image.Image) else list(prompt)
-    if not items:
-        raise GillError("the prompt is empty; give it at least one text or image")
-    for place, item in enumerate(items):
-        who = f"item {place} of the prompt"
-        if isinstance(item, Image.Image):
-            items[place] = as_rgb(item, who)
-        elif not isinstance(item, str):
-            raise GillError(f"{who} is a {type(item).__name__}; give text or PIL images")
-        elif not item.strip():
-            raise GillError(f"{who} is an empty text; leave it out")
-    return items
-
-
-@contextmanager
-def _quiet(*loggers: str):
-    """Only errors are logged by these libraries meanwhile."""
-    found = [logging.getLogger(name) for name in loggers]
-    levels = [logger.level for logger in found]
-    for logger in found:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(found, levels, strict=True):
-            logger.setLevel(level)
-
-
-def to_pil(picture: Tensor) -> Image.Image:
-    """A picture (3, H, W) in 0..1 as a PIL image."""
-    array = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-    return Image.fromarray(array.numpy())
-
-
-def to_pixels(image: Image.Image) -> Tensor:
-    """An RGB PIL image as a picture (3, H, W) in 0..1, as large as it is."""
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).float() / 255
-
-
-def joints_dir(profile, seed: int = 0, mapper: str = "gill") -> Path:
-    """Where the shipped joints of a seed lie."""
-    from gill_lite.files import DATA
-
-    return DATA / profile.name / "joints" / f"{mapper}-{seed}"
+    The first of the first picture has the example's own, as in the evaluation.
+    """
+    numbered = [f"{example_id}/{place}/{number}" for number in range(count)]
+    if place == 0:
+        numbered[0] = example_id
+    return [example_seed(run_seed, name) for name in numbered]
 
 
 def load_responder(
-    profile_name: str = "mini", seed: int = 0, joints=None, backbones=None
-) -> Responder:
+    profile_name: str = "mini", seed: int = 0, joints=None, backbones=None, *,
+    device: str = "auto", dtype: str = "auto", quantize: str = "none", images=None,
+) -> Responder:  # fmt: skip
     """Backbones and joints of a profile, ready to answer.
 
     joints: folder of `gill-lite train` or `gill-lite convert`, whose index and decision classifier
     are used where it has them; by default the shipped joints of `seed`.
+    device, dtype: "auto" is the CPU and float32 for the mini world, so that all machines say the
+    same, and a GPU where there is one and bfloat16 for other profiles. quantize: see
+    `load_backbones`. images: folder of the index's pictures, where its ids are file names.
     """
     from gill_lite.answering.decision import load_decision
     from gill_lite.answering.index import load_index
     from gill_lite.model.backbones import load_backbones
-    from gill_lite.model.checkpoint import load_joints
+    from gill_lite.model.checkpoint import joints_folder, load_joints
     from gill_lite.profiles import get_profile
 
     profile = get_profile(profile_name)
-    directory = Path(joints) if joints else joints_dir(profile, seed)
-    if joints is None and not directory.is_dir():
+    directory = Path(joints) if joints else joints_folder("gill", seed)
+    if joints is None and (profile.name != "mini" or not directory.is_dir()):
         raise GillError(
-            f"no joints are shipped for seed {seed} (no folder {directory.name}); "
-            "train them with `gill-lite train`, or use a seed of 0, 1, 2"
+            f"no joints are shipped for seed {seed} of the profile '{profile.name}'; name a folder "
+            "of `gill-lite train` or `gill-lite convert`, or use seeds 0, 1, 2 of mini"
         )
-    backbones = backbones or load_backbones(profile)
+    if backbones is None:
+        device, dtype = placed(profile.name, device, dtype)
+        backbones = load_backbones(profile, device, dtype, quantize=quantize)
     gill = load_joints(directory, backbones.lm, backbones.vision)
-    return Responder(backbones, gill, load_index(directory), load_decision(directory))
+    index = load_index(directory)
+    gallery = index and Gallery(index, folder=images)
+    return Responder(backbones, gill, gallery, load_decision(directory))
+
+
+def placed(profile_name: str, device: str, dtype: str) -> tuple[str, str]:
+    """Where models answer and in what precision, with "auto" made definite.
+
+    Raises GillError for a device that is not there.
+    """
+    large = profile_name != "mini"
+    if device == "auto":
+        device = "cuda" if large and torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise GillError(f"the device '{device}' cannot be used ({reason}); try cpu") from error
+    return device, ("bfloat16" if large else "float32") if dtype == "auto" else dtype

@@ -58,19 +58,6 @@ def train(arguments) -> None:
     train_command(profile.name, arguments.output_dir or folder, **options)
 
 
-def chat(arguments) -> None:
-    """Answer once, or converse."""
-    from gill_lite.cli.chat import chat as talk
-
-    talk(
-        arguments.message,
-        arguments.profile,
-        arguments.seed,
-        arguments.joints,
-        arguments.output_dir,
-    )
-
-
 def pretrain(arguments) -> None:
     """Train one backbone or all."""
     from gill_lite.pretraining import pretrain as stages

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from gill_lite import __version__
+from gill_lite.cli import chat as cli_chat
 from gill_lite.cli import commands
 from gill_lite.cli import evaluate as cli_tables
 from gill_lite.cli import fetch as cli_paper
@@ -69,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         cli_tables.add_reproduce,
         cli_train.add_train,
         cli_tables.add_evaluate,
-        _add_chat,
+        cli_chat.add_chat,
         _add_pretrain,
         _add_export,
         _add_doctor,
@@ -81,33 +82,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 # ---- what each subcommand takes ----
-
-
-def _add_chat(subparsers) -> None:
-    text = (
-        "Talk to the model. It answers with text, a retrieved and a generated image. With "
-        "messages it answers once; without, it reads lines until an empty one. A message "
-        "@FILE is an image."
-    )
-    parser = _command(subparsers, "chat", commands.chat, text)
-    parser.add_argument("message", nargs="*", default=None, help="text, or @picture.png, in order")
-    _add_profile(parser)
-    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="which joints")
-    parser.add_argument(
-        "--joints",
-        type=Path,
-        metavar="DIR",
-        default=None,
-        help="joints of `gill-lite train` (default: the shipped ones of --seed)",
-    )
-    parser.add_argument(
-        "-o",
-        "--output-dir",
-        type=Path,
-        metavar="DIR",
-        default=Path("runs/chat"),
-        help="where the answer's images go",
-    )
 
 
 def _add_pretrain(subparsers) -> None:

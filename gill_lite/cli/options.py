@@ -63,3 +63,14 @@ def names(text: str) -> list[str]:
 def numbers(text: str) -> list[int]:
     """Comma-separated whole numbers, each once."""
     return [natural(name) for name in names(text)]
+
+
+def add_placement(parser) -> None:
+    """The options --device, --dtype and --quantize of commands that answer."""
+    for name, choices, text in (
+        ("device", None, "cpu, cuda or cuda:N; auto: a GPU where there is one, the CPU for mini"),
+        ("dtype", ("auto", "fp32", "bf16", "fp16"), "of the models; auto: bf16, for mini fp32"),
+        ("quantize", ("none", "8bit", "4bit"), "the language model's weights"),
+    ):
+        default = choices[0] if choices else "auto"
+        parser.add_argument(f"--{name}", choices=choices, default=default, help=text)

@@ -19,6 +19,7 @@ from gill_lite.errors import GillError
 from gill_lite.evaluation.cache import key_of, tensor_bytes
 from gill_lite.files import DATA
 from gill_lite.model.backbones import Backbones
+from gill_lite.model.checkpoint import joints_folder
 from gill_lite.training import recipes
 
 
@@ -34,11 +35,11 @@ class Drawer:
 
     def sample(self, conditions: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """What the sampler makes of it: latents (B, C, h, w)."""
-        return self.responder.denoise(conditions, generators)
+        return self.responder.drawing.denoise(conditions, generators)
 
     def decode(self, samples: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in 0..1, float32 on the CPU."""
-        return self.responder.decode(samples)
+        return self.responder.drawing.decode(samples)
 
     def keys(self, conditions: Tensor, generators: Sequence[torch.Generator]) -> list[str]:
         """The cache's key of each sample: all that `sample` reads."""
@@ -84,7 +85,7 @@ class Drawer:
             scheduler=dict(pipeline.scheduler.config),
             steps=profile.num_inference_steps,
             guidance=profile.guidance_scale,
-            no_prompt=self.responder.no_prompt,
+            no_prompt=self.responder.drawing.no_prompt,
             libraries=[version("torch"), version("diffusers")],
         )
 
@@ -94,7 +95,8 @@ class StableDiffusion(Drawer):
 
     def conditions(self, task, examples, context) -> Tensor:
         """Prompt embeddings (B, L, E) of the texts. GillError for a context with images."""
-        return self.responder.text_embeds([task.text(example, context) for example in examples])
+        texts = [task.text(example, context) for example in examples]
+        return self.responder.drawing.text_embeds(texts)
 
 
 class GillDrawer(Drawer):
@@ -105,7 +107,7 @@ class GillDrawer(Drawer):
         """Prompt embeddings (B, L, E) that the mapper makes of the [IMG] states."""
         size = self.responder.profile.image_size
         prompts = [task.prompt(example, context, size) for example in examples]
-        return self.responder.gill.prompt_embeds(self.responder.img_states(prompts))
+        return self.responder.gill.prompt_embeds(self.responder.prompts.img_states(prompts))
 
 
 class GlideDrawer(Drawer):
@@ -219,7 +221,7 @@ def joints_folders(
     if joints and len(joints) != len(cells):
         raise GillError(f"{len(joints)} folders of joints are given for {len(cells)} seeds")
     folders = [Path(f) for f in joints]
-    folders = folders or [recipes.joints_folder(method, s, joints_root) for method, s in cells]
+    folders = folders or [joints_folder(method, s, joints_root) for method, s in cells]
     for (method, seed), folder in zip(cells, folders, strict=True):
         if not (folder / "joints.safetensors").is_file():
             kind = "--joints" if joints else f"the shipped joints '{method}' of seed {seed}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gill_lite.answering.respond import to_pil
+from gill_lite.answering.drawing import to_pil
 from gill_lite.errors import GillError
 from gill_lite.evaluation import metrics
 from gill_lite.files import sha256

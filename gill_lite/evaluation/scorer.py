@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gill_lite.answering.respond import to_pixels
-from gill_lite.answering.seeds import example_seed
+from gill_lite.answering.drawing import example_seed, from_pil
 from gill_lite.datasets.images import open_image
 from gill_lite.evaluation import metrics
 from gill_lite.evaluation.cache import SampleCache
@@ -93,7 +92,7 @@ class Scorer:
 
     def truth(self, example) -> Tensor:
         """The true picture of an example (3, H, W) in 0..1, as large as it is."""
-        return to_pixels(open_image(self.task.target(example)[1]))
+        return from_pil(open_image(self.task.target(example)[1]))
 
     def _true_features(self, examples: Sequence, real: list[Tensor]) -> Tensor:
         """CLIP's embeddings of the true pictures (B, P), each computed once."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gill_lite.errors import GillError
 from gill_lite.experiments.reproduce import DEFAULTS, ONE_SEED, Table, choose, prepare_folder
-from gill_lite.model.checkpoint import WEIGHTS
+from gill_lite.model.checkpoint import WEIGHTS, joints_folder
 from gill_lite.training import recipes
 
 
@@ -84,7 +84,7 @@ def retrain(tables: list[str], seeds: list[int] | None, output_dir: Path) -> Pat
         for seed in recipes.seeds_of(method, seeds or DEFAULTS["seeds"])
     )
     for place, (method, seed) in enumerate(needed, start=1):
-        folder = recipes.joints_folder(method, seed, root)
+        folder = joints_folder(method, seed, root)
         if (folder / WEIGHTS).is_file():
             continue
         print(f"joints {place} of {len(needed)}: {recipes.train_command(method, seed)}", flush=True)

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gill_lite import provenance
+from gill_lite.answering.drawing import from_pil
 from gill_lite.answering.index import Hits, ImageIndex
-from gill_lite.answering.respond import Responder, to_pixels
+from gill_lite.answering.respond import Responder
 from gill_lite.datasets.images import open_image
 from gill_lite.evaluation import evaluate as table
 from gill_lite.evaluation import protocol, tasks
@@ -65,7 +66,7 @@ def picture_index(embed, pictures: dict, batch_size: int = 100) -> ImageIndex:
 def gill_index(responder, pictures: dict) -> ImageIndex:
     """The candidates as the joints of `responder` embed pictures."""
     return picture_index(
-        lambda x: responder.gill.image_features(responder.pixel_values(x)), pictures
+        lambda x: responder.gill.image_features(responder.prompts.pixel_values(x)), pictures
     )
 
 
@@ -75,14 +76,14 @@ def gill_queries(responder, stories, context: str) -> Tensor:
     size, rows = responder.profile.image_size, []
     for start in range(0, len(stories), BATCH):
         prompts = [protocol.vist_prompt(s, context, size) for s in stories[start : start + BATCH]]
-        rows.append(responder.gill.retrieval_embedding(responder.img_states(prompts)))
+        rows.append(responder.gill.retrieval_embedding(responder.prompts.img_states(prompts)))
     return torch.cat(rows)  # (S, P)
 
 
 def clip_index(responder, pictures: dict) -> ImageIndex:
     """The candidates as CLIP embeds pictures, the way the CLIP similarity reads them."""
     judge = Judge(responder.backbones, ["clip_similarity"])
-    return picture_index(lambda x: judge.features([to_pixels(image) for image in x]), pictures)
+    return picture_index(lambda x: judge.features([from_pil(image) for image in x]), pictures)
 
 
 @torch.no_grad()

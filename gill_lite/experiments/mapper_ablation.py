@@ -18,8 +18,7 @@ from gill_lite.evaluation import metrics
 from gill_lite.evaluation.run import RunResult, story_table
 from gill_lite.evaluation.tables import MAPPER_CAPTIONS, MAPPERS
 from gill_lite.experiments import frechet
-from gill_lite.model.checkpoint import read_joints
-from gill_lite.training import recipes
+from gill_lite.model.checkpoint import joints_folder, read_joints
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +108,7 @@ def costs(methods: Sequence[str], backbones, labels: dict[str, str], seed: int =
     """
     rows = []
     for method in methods:
-        saved = read_joints(recipes.joints_folder(method, seed, joints_root))
+        saved = read_joints(joints_folder(method, seed, joints_root))
         told, sizes = saved.provenance, {n: v.numel() for n, v in saved.joints.items()}
         of_mapper = sum(size for name, size in sizes.items() if name.startswith("mapper."))
         rows.append({

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, write_bytes, write_json
+from gill_lite.files import DATA, read_json, write_bytes, write_json
 from gill_lite.model import official
 from gill_lite.model.config import GillConfig
 from gill_lite.model.gill import Gill
@@ -25,6 +25,11 @@ WEIGHTS, CONFIG = "joints.safetensors", "config.json"
 ABOUT = "gill_lite"  # the one key of the metadata: with several their order is not fixed
 
 # Ours ---------------------------------------------------------------------------------
+
+
+def joints_folder(method: str, seed: int, root: Path | None = None) -> Path:
+    """Where the joints of a method and seed lie: data/mini/joints, or another root."""
+    return Path(root or DATA / "mini" / "joints") / f"{method}-{seed}"
 
 
 def save_joints(
@@ -137,7 +142,7 @@ def load_official(directory: str | Path, lm: nn.Module, vision: nn.Module) -> Gi
     Reads `model_args.json` and `pretrained_ckpt.pth.tar`, whose names begin with `model.` or
     `module.model.`. The embedding holds the [IMG] rows alone, or ends with them; the frozen
     models must not be in the file. The folder's classifier and images: decision.load_decision,
-    retrieval.load_index. One GillError lists unknown, missing and wrongly shaped names.
+    index.load_index. One GillError lists unknown, missing and wrongly shaped names.
     """
     model = official.read_model(Path(directory))
     gill = blank_gill(lm, vision, model.config)

@@ -49,11 +49,6 @@ def seeds_of(method: str, seeds: Sequence[int]) -> tuple[int, ...]:
     return tuple(seeds) if len(recipe.seeds) > 1 else recipe.seeds
 
 
-def joints_folder(method: str, seed: int, root: Path | None = None) -> Path:
-    """Where the joints of a method and seed lie: data/mini/joints, or another root."""
-    return Path(root or DATA / "mini" / "joints") / f"{method}-{seed}"
-
-
 def train_options(method: str, seed: int) -> dict:
     """Options of `train` for a recipe and a seed."""
     recipe = RECIPES[method]

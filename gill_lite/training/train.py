@@ -159,7 +159,8 @@ def _group(gill: Gill):
 
 
 # Settings that do not change what a step computes.
-_NO_MATTER = ("steps", "guidance_scale", "num_inference_steps", "seeds", "image_size")
+_NO_MATTER = ("steps", "guidance_scale", "num_inference_steps", "seeds", "image_size",
+              "answer_ends")  # fmt: skip
 
 
 def _recipe(profile, backbones, dataset) -> dict:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from gill_lite.answering.respond import load_responder, to_pil
+from gill_lite.answering.drawing import to_pil
+from gill_lite.answering.respond import load_responder
 from gill_lite.errors import GillError
 from gill_lite.world.render import render
 from gill_lite.world.scene import rng_for, sample_scene
@@ -68,14 +69,14 @@ def test_the_picture_is_that_of_the_first_run(responder):
 
 def test_pictures_reach_the_language_model(responder):
     a, b = picture(), render(sample_scene(rng_for("z"), "seen"), rng_for("z"))
-    states = responder.img_states([["look .", a], ["look .", b]])
+    states = responder.prompts.img_states([["look .", a], ["look .", b]])
     assert not torch.allclose(states[0], states[1], atol=1e-3)
 
 
 def test_written_special_tokens_are_plain_text(responder):
     responder.respond(["show me [IMG3] and <|image|> ."])
     tokenizer = responder.backbones.tokenizer
-    ids = responder.embed_prompt(["[IMG3]"])
+    ids = responder.prompts.embed_prompt(["[IMG3]"])
     assert len(ids) > 1
     img = responder.gill.img_embeddings
     assert not any(torch.equal(row, own) for row in ids for own in img)
@@ -119,7 +120,7 @@ def test_a_folder_with_an_index_and_a_classifier_retrieves_and_decides(responder
 
     folder = tmp_path / "joints"
     shutil.copytree(DATA / "mini" / "joints" / "gill-0", folder)
-    hidden = responder.img_states([PROMPTS[0]])  # (1, R, D)
+    hidden = responder.prompts.img_states([PROMPTS[0]])  # (1, R, D)
     own = responder.gill.retrieval_embedding(hidden)
     ImageIndex.build(torch.cat([-own, own]), ["far.jpg", "near.jpg"]).save(folder / INDEX)
     first, last = hidden[0, 0], hidden[0, -1]  # "ret" for the one, "gen" for the other

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gill_lite.answering.seeds import example_seed
+from gill_lite.answering.drawing import example_seed
 from gill_lite.errors import GillError
 from gill_lite.evaluation.metrics import (
     Interval,

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gill_lite.answering.respond import to_pil
-from gill_lite.answering.seeds import example_seed
+from gill_lite.answering.drawing import example_seed, to_pil
 from gill_lite.datasets.images import open_image
 from gill_lite.evaluation.cache import SampleCache, key_of
 from gill_lite.evaluation.judge import Judge, resized
@@ -127,7 +126,7 @@ def test_a_batch_is_drawn_whole_so_that_a_resumed_run_has_the_same_bits(world, t
 
 def keys(drawers, text="a red ball .", seed=5) -> str:
     drawer = drawers["sd", 0]
-    embeds = drawer.responder.text_embeds([text])
+    embeds = drawer.responder.drawing.text_embeds([text])
     return drawer.keys(embeds, [torch.Generator().manual_seed(seed)])[0]
 
 

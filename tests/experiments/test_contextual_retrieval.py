@@ -14,8 +14,8 @@ from gill_lite.evaluation.protocol import VIST_CONTEXTS
 from gill_lite.evaluation.run import scores_frame
 from gill_lite.evaluation.tasks import VIST, of_world
 from gill_lite.experiments import contextual_retrieval as retrieving
+from gill_lite.model.checkpoint import joints_folder
 from gill_lite.report import claims
-from gill_lite.training import recipes
 
 STORIES = 6
 
@@ -67,7 +67,7 @@ def test_a_picture_finds_itself_in_either_index(stories):
 def joints_root(tmp_path_factory):
     """Two methods that are alike: what ships for GILL, under both names."""
     root = tmp_path_factory.mktemp("joints")
-    shipped = recipes.joints_folder("gill", 0)
+    shipped = joints_folder("gill", 0)
     for method in retrieving.SPEC.learned:
         (root / f"{method}-0").symlink_to(shipped, target_is_directory=True)
     return root

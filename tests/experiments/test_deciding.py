@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gill_lite.answering import decision
-from gill_lite.answering.respond import Responder
+from gill_lite.answering.gallery import drawn_gallery
 from gill_lite.course import lab
 from gill_lite.errors import GillError
 from gill_lite.experiments.deciding import choices as choosing
@@ -170,13 +170,9 @@ def test_questions_are_half_seen_half_novel_and_say_all():
 def test_the_gallery_is_known_and_seen_only():
     scenes = deciding.gallery_scenes()
     assert len(scenes) == 400 and not any(is_novel(scene) for scene in scenes)
-    stub = SimpleNamespace(
-        profile=SimpleNamespace(name="mini"),
-        index=None,
-        gill=SimpleNamespace(image_features=lambda x: torch.ones(400, 2)),
-        pixel_values=lambda pictures: None,
-    )
-    pictures, _ = Responder.gallery.func(stub)
+    gill = SimpleNamespace(image_features=lambda x: torch.ones(400, 2))
+    prompts = SimpleNamespace(pixel_values=lambda pictures: None)
+    pictures = drawn_gallery(gill, prompts).pictures
     again, drawn = reasons.gallery_of(400)
     assert again == scenes
     for number in (0, 7, 399):

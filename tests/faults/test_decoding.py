@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gill_lite.answering import respond
+from gill_lite.answering import gallery, respond
 from gill_lite.answering.decode import Sampling, generate, pad_left
 from gill_lite.answering.respond import Responder
 from gill_lite.cli import main as cli
@@ -38,7 +38,7 @@ def responder():
 @pytest.fixture
 def chat(responder, tmp_path, monkeypatch, capsys):
     """`chat(messages, lines)` is `gill-lite chat`; its status, stdout and stderr."""
-    monkeypatch.setattr(respond, "GALLERY", 3)
+    monkeypatch.setattr(gallery, "DRAWN", 3)
     monkeypatch.setattr(respond, "load_responder", lambda *_, **__: responder)
 
     def run(messages=(), lines=()):
@@ -107,8 +107,8 @@ def picture(kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["16 bits", "turned", "transparent"])
 def test_a_picture_given_as_such_is_read_as_its_file_is(responder, tmp_path, kind):
     (tmp_path / "x.png").write_bytes(picture(kind))
-    given = responder.embed_prompt([Image.open(tmp_path / "x.png")])
-    assert torch.equal(given, responder.embed_prompt([open_image(tmp_path / "x.png")]))
+    given = responder.prompts.embed_prompt([Image.open(tmp_path / "x.png")])
+    assert torch.equal(given, responder.prompts.embed_prompt([open_image(tmp_path / "x.png")]))
 
 
 def test_a_picture_cut_off_and_given_as_such_is_one_sentence(responder):

@@ -16,8 +16,9 @@ import pandas as pd
 import torch
 
 from gill_lite import provenance
-from gill_lite.answering.respond import GALLERY, Responder, load_responder
-from gill_lite.answering.seeds import example_seed
+from gill_lite.answering.drawing import example_seed
+from gill_lite.answering.gallery import DRAWN
+from gill_lite.answering.respond import Responder, load_responder
 from gill_lite.errors import GillError
 from gill_lite.evaluation import metrics
 from gill_lite.evaluation.cache import SampleCache, default_cache
@@ -26,10 +27,9 @@ from gill_lite.evaluation.run import RunResult, WorkItem, run_resumable, work_it
 from gill_lite.experiments.deciding import choices as choosing
 from gill_lite.experiments.deciding import votes as voting
 from gill_lite.files import write_json, write_text
-from gill_lite.model.checkpoint import WEIGHTS
+from gill_lite.model.checkpoint import WEIGHTS, joints_folder
 from gill_lite.profiles import get_profile
 from gill_lite.report import claims
-from gill_lite.training import recipes
 from gill_lite.world import language
 from gill_lite.world.scene import ATTRIBUTES, Scene, rng_for, sample_scene
 
@@ -74,7 +74,7 @@ def questions(count: int = NUM_PROMPTS) -> list[Question]:
 
 def gallery_scenes() -> list[Scene]:
     """What the pictures of `Responder.gallery` show, in their order; all are seen scenes."""
-    return [sample_scene(rng_for("gallery", number)) for number in range(GALLERY)]
+    return [sample_scene(rng_for("gallery", number)) for number in range(DRAWN)]
 
 
 def matches(asked: Scene, shown: Scene) -> int:
@@ -95,7 +95,7 @@ def load_responders(
     responders: dict[int, Responder] = {}
     for seed in seeds:
         shared = next(iter(responders.values())).backbones if responders else None
-        joints = recipes.joints_folder("gill", seed, joints_root) if joints_root else None
+        joints = joints_folder("gill", seed, joints_root) if joints_root else None
         responders[seed] = load_responder(seed=seed, joints=joints, backbones=shared)
     return responders
 
@@ -119,8 +119,8 @@ class PairScorer:
         A picture's noise depends on the run's seed and the example alone.
         """
         responder = self.responders[items[0].seed]
-        hidden = responder.img_states([self.asked[item.example_id].text for item in items])
-        hits = responder.gallery[1].search(responder.gill.retrieval_embedding(hidden), k=1)
+        hidden = responder.prompts.img_states([self.asked[item.example_id].text for item in items])
+        hits = responder.gallery.index.search(responder.gill.retrieval_embedding(hidden), k=1)
         seeds = [example_seed(self.run_seed, item.example_id) for item in items]
         drawer, conditions = self.drawers[items[0].seed], responder.gill.prompt_embeds(hidden)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -176,12 +176,12 @@ def compute(
         "table": NAME,
         "run_seed": run_seed,
         "attributes": list(ATTRIBUTES),
-        "gallery": GALLERY,
+        "gallery": DRAWN,
         "weights": provenance.sha256_of(manifest),
         "joints": {
             str(seed): provenance.sha256_of(folder / WEIGHTS)
             for seed in responders
-            for folder in [recipes.joints_folder("gill", seed, joints_root)]
+            for folder in [joints_folder("gill", seed, joints_root)]
         },
     }
     cache = None if cache_dir is False else SampleCache(cache_dir or default_cache())
@@ -197,7 +197,8 @@ def first_img_states(responder: Responder, asked: list[Question], batch: int = 5
     """The LM's hidden state of the first [IMG] token behind each question, (N, D)."""
     parts = []
     for start in range(0, len(asked), batch):
-        states = responder.img_states([q.text for q in asked[start : start + batch]])  # (B, R, D)
+        texts = [q.text for q in asked[start : start + batch]]
+        states = responder.prompts.img_states(texts)  # (B, R, D)
         parts.append(states[:, 0].float().cpu().numpy())
     return np.concatenate(parts)
 

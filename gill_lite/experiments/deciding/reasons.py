@@ -89,11 +89,12 @@ def retrieved_from(frame, responders, asked, scenes, pictures) -> pd.DataFrame:
     for seed, rows in frame.groupby("seed", sort=True):
         responder = responders[seed]
         blocks = [pictures[i : i + 200] for i in range(0, len(pictures), 200)]
-        embedded = [responder.gill.image_features(responder.pixel_values(b)) for b in blocks]
+        pixels = map(responder.prompts.pixel_values, blocks)
+        embedded = [responder.gill.image_features(block) for block in pixels]
         index = ImageIndex.build(torch.cat(embedded), range(len(pictures)))
         found, scores = [], []
         for start in range(0, len(asked), 50):
-            hidden = responder.img_states([q.text for q in asked[start : start + 50]])
+            hidden = responder.prompts.img_states([q.text for q in asked[start : start + 50]])
             hits = index.search(responder.gill.retrieval_embedding(hidden), k=1)
             found += [int(i) for i in hits.indices[:, 0]]
             scores += [float(s) for s in hits.scores[:, 0]]
