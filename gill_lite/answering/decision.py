@@ -8,53 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gill_lite.datasets.partiprompts import Prompt, confident_label
 from gill_lite.errors import GillError
 from gill_lite.files import write_bytes
 
 CLASSES = ("gen", "ret")
 DECISION = "decision.safetensors"  # in a folder of ours
-__all__ = ["CLASSES", "LinearDecision", "confident_label", "constant_macro_f1", "human_macro_f1",
-           "labelled", "load_decision", "macro_f1"]  # fmt: skip
-
-
-def labelled(prompts: list[Prompt]) -> list[Prompt]:
-    """The prompts whose annotators agree: label `gen` or `ret`."""
-    return [prompt for prompt in prompts if prompt.label in CLASSES]
-
-
-def macro_f1(truth, answers) -> float | None:
-    """Mean of the two classes' F1; None (undefined) for no examples."""
-    from sklearn.metrics import f1_score
-
-    truth, answers = list(truth), list(answers)
-    if len(truth) != len(answers):
-        raise GillError(f"macro F1 needs one answer a label, got {len(answers)} for {len(truth)}")
-    if not truth:
-        return None
-    return float(f1_score(truth, answers, labels=CLASSES, average="macro", zero_division=0.0))
-
-
-def constant_macro_f1(truth, answer: str) -> float | None:
-    """What always answering `answer` would score."""
-    return macro_f1(truth, [answer] * len(list(truth)))
-
-
-def human_macro_f1(prompts: list[Prompt]) -> float:
-    """Mean over the annotators of their macro F1 against the confident labels.
-
-    An annotator's own `same` votes are dropped, and so are prompts they did not see. The
-    label contains their vote, so this is generous to people.
-    """
-    prompts = labelled(prompts)
-    annotators = max((len(prompt.votes) for prompt in prompts), default=0)
-    if not annotators:
-        raise GillError("human performance needs prompts that are labelled gen or ret")
-    scores = []
-    for annotator in range(annotators):
-        voted = [p for p in prompts if annotator < len(p.votes) and p.votes[annotator] in CLASSES]
-        scores.append(macro_f1([p.label for p in voted], [p.votes[annotator] for p in voted]))
-    return float(np.mean([score for score in scores if score is not None]))
 
 
 class Decision(NamedTuple):

@@ -1,18 +1,11 @@
-"""Retrieve or generate: human agreement, constants, the linear classifier, the official one."""
+"""Retrieve or generate: the linear classifier, and the official one."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gill_lite.answering.decision import (
-    LinearDecision,
-    constant_macro_f1,
-    human_macro_f1,
-    labelled,
-    macro_f1,
-)
-from gill_lite.datasets.partiprompts import Prompt, read_partiprompts
+from gill_lite.answering.decision import LinearDecision
 from gill_lite.errors import GillError
 from tests.helpers.places import RECORDINGS
 
@@ -20,38 +13,6 @@ ALIGNMENT, OFFICIAL = (
     RECORDINGS / "PartiPromptsAllDecisions_Alignment.tsv",
     RECORDINGS / "decision_model.pth.tar",
 )
-
-
-def test_human_macro_f1_is_the_official_constant():
-    prompts = read_partiprompts(ALIGNMENT).examples
-    assert human_macro_f1(prompts) == pytest.approx(0.8510681024099351, abs=1e-15)
-    truth = [prompt.label for prompt in labelled(prompts)]
-    assert len(truth) == 911
-    # always "gen": F1 of gen is 2*592/(911+592), of ret 0
-    assert constant_macro_f1(truth, "gen") == pytest.approx(592 / (911 + 592), abs=1e-12)
-    assert constant_macro_f1(truth, "ret") == pytest.approx(319 / (911 + 319), abs=1e-12)
-
-
-def test_human_macro_f1_by_hand():
-    def prompt(label, *votes):
-        return Prompt("x", "", "", "", votes, label)
-
-    prompts = [
-        prompt("gen", "gen", "same"),
-        prompt("ret", "ret", "gen"),
-        prompt("gen", "gen", "gen"),
-        prompt("same", "ret", "gen"),  # not labelled: does not count
-    ]
-    # first annotator 1.0; second: truth ret, gen; answers gen, gen: F1 of gen 2/3, of ret 0
-    assert human_macro_f1(prompts) == pytest.approx((1.0 + 1 / 3) / 2)
-    with pytest.raises(GillError, match="labelled gen or ret"):
-        human_macro_f1(prompts[3:])
-
-
-def test_macro_f1_of_nothing_is_undefined():
-    assert macro_f1([], []) is None and constant_macro_f1([], "gen") is None
-    with pytest.raises(GillError, match="one answer a label"):
-        macro_f1(["gen"], [])
 
 
 def clouds(n: int = 200, width: int = 6):
@@ -71,8 +32,7 @@ def test_fit_separates_held_out_examples_and_agrees_with_scikit_learn():
     features, labels = clouds()
     model = LinearDecision.fit(features[:100], labels[:100])
     decision = model.decide(features[100:])
-    assert macro_f1(labels[100:], decision.answers) > 0.9
-    assert macro_f1(labels[100:], decision.answers) > constant_macro_f1(labels[100:], "gen") + 0.3
+    assert np.mean(np.equal(labels[100:], decision.answers)) > 0.9
     reference = make_pipeline(StandardScaler(), LogisticRegression(C=0.1))
     reference.fit(features[:100], labels[:100])
     np.testing.assert_allclose(

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 
-from gill_lite.answering import decision
 from gill_lite.answering.gallery import drawn_gallery
 from gill_lite.course import lab
 from gill_lite.errors import GillError
@@ -16,140 +15,12 @@ from gill_lite.experiments.deciding import choices as choosing
 from gill_lite.experiments.deciding import pairs as deciding
 from gill_lite.experiments.deciding import reasons
 from gill_lite.experiments.deciding import votes as voting
-from gill_lite.files import DATA
 from gill_lite.report import claims
 from gill_lite.world.scene import ATTRIBUTES, is_novel
 from tests.helpers.places import RECORDINGS, ROOT
 
 ORIGINALS = [RECORDINGS / f"PartiPromptsAllDecisions_{q}.tsv" for q in ("Alignment", "Realism")]
 HUMAN = 0.8510681024099351  # printed by the official notebook
-
-
-# ---- the real votes ----------------------------------------------------------------------
-
-
-def test_the_shipped_votes_are_the_official_ones():
-    shipped = (DATA / "partiprompts_votes.csv").read_text()
-    assert shipped == voting.votes_csv(*ORIGINALS)
-    with pytest.raises(GillError, match="is missing"):
-        voting.votes_csv(ORIGINALS[0], RECORDINGS / "gone.tsv")
-
-
-def test_the_shipped_votes_hold_votes_only():
-    frame = pd.read_csv(DATA / "partiprompts_votes.csv")
-    assert list(frame.columns) == voting.COLUMNS and list(frame["row"]) == list(range(1, 1633))
-    assert set(frame.drop(columns="row").stack().dropna()) == {"gen", "ret", "same"}
-    assert frame.isna().sum().sum() == 4, "two prompts have four votes on each question"
-
-
-def test_figures_of_the_real_votes():
-    real = voting.read_votes()
-    labels = pd.Series([prompt.label for prompt in real]).value_counts()
-    assert labels.to_dict() == {"same": 721, "gen": 592, "ret": 319}
-    votes = pd.Series([v for prompt in real for v in prompt.votes]).value_counts()
-    assert votes.to_dict() == {"gen": 3854, "ret": 2836, "same": 1468}
-    figures = voting.agreement(real)
-    assert figures["human macro F1"] == pytest.approx(HUMAN, abs=1e-12)
-    assert figures["confident labels, share"] == pytest.approx(911 / 1632)
-    assert figures["votes for same, share"] == pytest.approx(1468 / (3854 + 2836 + 1468))
-    assert 0.09 < figures["Cohen's kappa, mean of pairs"] < 0.12
-    assert choosing.people_interval(real).mean == pytest.approx(HUMAN, abs=1e-12)
-    realism = pd.Series([p.label for p in voting.read_votes(question="realism")]).value_counts()
-    assert realism.to_dict() == {"same": 860, "gen": 402, "ret": 370}
-
-
-def test_broken_votes_are_refused(tmp_path):
-    with pytest.raises(GillError, match="alignment and realism, not on 'beauty'"):
-        voting.read_votes(question="beauty")
-    path = tmp_path / "votes.csv"
-    path.write_text("row,a\n1,gen\n")
-    with pytest.raises(GillError, match="votes.csv must have the columns row, alignment_1"):
-        voting.read_votes(path)
-    path.write_text(",".join(voting.COLUMNS) + "\n1" + ",gen" * 4 + ",both" + ",gen" * 5 + "\n")
-    with pytest.raises(GillError, match="line 2 of .*votes that are none.*both"):
-        voting.read_votes(path)
-
-
-def test_votes_of_other_prompts_are_refused(tmp_path):
-    head = "Prompt\tCategory\tChallenge\tNote\tDecisions\n"
-    for name, text in (("a", "a ball"), ("b", "a box")):
-        (tmp_path / name).write_text(f"{head}{text}\tx\tx\tx\tgen,ret,gen,gen,same\n")
-    with pytest.raises(GillError, match="not about the same prompts"):
-        voting.votes_csv(tmp_path / "a", tmp_path / "b")
-    lines = voting.votes_csv(tmp_path / "a", tmp_path / "a").splitlines()
-    assert lines[1] == "1,gen,ret,gen,gen,same,gen,ret,gen,gen,same" and "ball" not in lines[1]
-
-
-# ---- agreement ---------------------------------------------------------------------------
-
-
-def of(*rows: str):
-    """Prompts from votes written as letters: "ggrs"."""
-    names = {"g": "gen", "r": "ret", "s": "same"}
-    return [voting.voted([names[letter] for letter in row]) for row in rows]
-
-
-def test_kappa_of_perfect_and_of_no_agreement():
-    assert voting.pairwise_kappas(of("ggg", "rrr", "sss")) == pytest.approx([1, 1, 1])
-    assert voting.pairwise_kappas(of("gr", "rg")) == pytest.approx([-1])
-    assert voting.pairwise_kappas(of("gg", "rr", "s")) == pytest.approx([1]), "a vote is missing"
-
-
-def test_left_out_macro_f1_by_hand():
-    # four raters agree, the fifth never does: he scores 0, and so does nobody else
-    prompts = of("ggggr", "rrrrg")
-    assert voting.left_out_macro_f1(prompts) == pytest.approx(4 / 5)
-    assert decision.human_macro_f1(prompts) == pytest.approx(4 / 5)
-    # three to two: no label; left out, a vote of the larger side leaves two to two, no label
-    assert voting.left_out_macro_f1(of("gggrr", "ggggg", "rrrrr")) == pytest.approx(
-        (3 * 1.0 + 2 * decision.macro_f1(["gen", "ret", "gen"], ["gen", "ret", "ret"])) / 5
-    )
-
-
-def test_votes_dealt_at_random_stay_with_their_annotator():
-    real = voting.read_votes()
-    dealt = voting.shuffled(real, seed=3)
-    whole = [p for p in real if len(p.votes) == 5]
-    assert len(dealt) == len(whole) == 1630
-    for annotator in range(5):
-        before, after = (sorted(p.votes[annotator] for p in x) for x in (whole, dealt))
-        assert before == after
-    figures = voting.agreement(dealt)
-    assert abs(figures["Cohen's kappa, mean of pairs"]) < 0.02
-    assert figures["human macro F1"] > 0.77, "each vote is part of its label"
-    assert figures["macro F1, own vote left out"] == pytest.approx(0.5, abs=0.04)
-
-
-# ---- simulated raters --------------------------------------------------------------------
-
-
-def test_raters_without_noise_vote_by_the_lead():
-    prompts = voting.Raters(0.0, 0.5).votes([2, 0, -1], np.ones((3, 5)))
-    assert [set(p.votes) for p in prompts] == [{"gen"}, {"same"}, {"ret"}]
-    assert [p.label for p in prompts] == ["gen", "same", "ret"]
-    noisy = voting.Raters(1.0, 0.5).votes([0], [[1.0, -1.0, 0.2, 0.5, -0.4]])[0]
-    assert noisy.votes == ("gen", "ret", "same", "gen", "same")
-
-
-def test_raters_judge_by_the_lead_of_the_generated_picture(monkeypatch):
-    monkeypatch.setattr(voting, "calibrate", lambda *_: voting.Raters(0.0, 0.5))
-    frame = pd.DataFrame({"example": ["a", "b"], "seed": 0})
-    frame = frame.assign(generated=[6, 2], retrieved=[2, 6])
-    assert list(voting.vote(frame, [])[0].label) == ["gen", "ret"]
-
-
-def test_each_rater_has_noise_of_their_own():
-    noise = voting.rater_noise([(0, "a"), (0, "b"), (1, "a")])
-    assert noise.shape == (3, 5) and len(np.unique(noise)) == 15
-    np.testing.assert_array_equal(voting.rater_noise([(1, "a")])[0], noise[2])
-
-
-def test_calibration_finds_the_raters_again():
-    rng = np.random.default_rng(0)
-    leads, noise = rng.integers(-2, 3, 1500), rng.normal(size=(1500, 5))
-    true = voting.Raters(1.5, 0.5)
-    grid = [0.5, 1.0, 1.5, 2.0], [0.1, 0.5, 1.0]
-    assert voting.calibrate(leads, noise, true.votes(leads, noise), *grid) == true
 
 
 # ---- questions and pairs -----------------------------------------------------------------
@@ -242,7 +113,7 @@ def test_the_fit_never_looks_at_the_test_part():
     threshold = choosing.fit_threshold(features[:, 1], labels, parts)
     test = parts == "test"
     known = test & (labels != "same")
-    assert decision.macro_f1(labels[known], model.decide(features[known]).answers) > 0.85
+    assert voting.macro_f1(labels[known], model.decide(features[known]).answers) > 0.85
     assert 0.5 < threshold < 2.5
     other_features, other_labels = features.copy(), labels.copy()
     other_features[test], other_labels[test] = 1e3, "ret"
@@ -276,7 +147,7 @@ def test_scores_by_hand():
     frame = table().assign(gen="gen", ret="ret", coin=0.5)
     scenes = list("abcd")
     assert choosing.f1_interval(frame, scenes, "linear").mean == pytest.approx(
-        decision.macro_f1(["gen", "ret", "gen"], ["gen", "ret", "ret"])
+        voting.macro_f1(["gen", "ret", "gen"], ["gen", "ret", "ret"])
     )
     assert choosing.f1_interval(frame, scenes, "coin").mean == pytest.approx(
         (2 * 1 / 3.5 + 2 * 0.5 / 2.5) / 2
@@ -298,7 +169,7 @@ def test_macro_f1_of_counts_is_scikit_learns_mean_over_seeds():
     truth, answers = (rng.choice(["gen", "ret"], 300, p=[0.8, 0.2]) for _ in range(2))
     seeds = rng.integers(0, 3, 300)
     counts = choosing.confusion(truth, answers, seeds, [0, 1, 2]).sum(axis=0)
-    expected = [decision.macro_f1(truth[seeds == s], answers[seeds == s]) for s in range(3)]
+    expected = [voting.macro_f1(truth[seeds == s], answers[seeds == s]) for s in range(3)]
     assert choosing.macro_f1_of_counts(counts) == pytest.approx(np.mean(expected))
 
 
@@ -453,14 +324,14 @@ def exercise_cases() -> list[list]:
         (0, lambda votes: max(sorted(set(votes)), key=votes.count)),  # the most frequent vote
         (0, lambda votes: next((s for s in ("gen", "ret") if votes.count(s) >= 4), "same")),
         (1, lambda truth, answers: float(np.mean(np.array(truth) == answers))),  # accuracy
-        (1, lambda truth, answers: decision.macro_f1(truth, answers) * 2),
+        (1, lambda truth, answers: voting.macro_f1(truth, answers) * 2),
         (1, lambda truth, answers: 2 * sum(a == b == "ret" for a, b in zip(truth, answers))
          / max(1, truth.count("ret") + answers.count("ret"))),
     ],
 )  # fmt: skip
 def test_wrong_exercises_are_told(number, wrong):
     wrong.__name__ = "mine"
-    reference = (decision.confident_label, decision.macro_f1)[number]
+    reference = (voting.confident_label, voting.macro_f1)[number]
     cases = exercise_cases()[number]
     assert lab.check(wrong, reference, cases).startswith("case ")
     assert lab.check(reference, reference, cases).startswith("passed")

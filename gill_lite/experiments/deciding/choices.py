@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from gill_lite.answering.decision import CLASSES, LinearDecision, macro_f1
+from gill_lite.answering.decision import CLASSES, LinearDecision
 from gill_lite.errors import GillError
 from gill_lite.evaluation.metrics import CONFIDENCE, RESAMPLES, Interval
+from gill_lite.experiments.deciding.votes import macro_f1
 
 PARTS = ("train", "validation", "test")
 FOLDS = {"test": (0, 1), "validation": (2,), "train": (3, 4, 5)}  # a third for the test, as there

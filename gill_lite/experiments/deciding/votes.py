@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gill_lite.answering.decision import CLASSES, human_macro_f1, labelled, macro_f1
+from gill_lite.answering.decision import CLASSES
 from gill_lite.datasets.partiprompts import VOTES, Prompt, confident_label, read_partiprompts
 from gill_lite.errors import GillError
 from gill_lite.files import DATA, read_text
@@ -72,6 +72,45 @@ def voted(votes: Sequence[str]) -> Prompt:
 
 
 # ---- how much raters agree ---------------------------------------------------------------
+
+
+def labelled(prompts: list[Prompt]) -> list[Prompt]:
+    """The prompts whose annotators agree: label `gen` or `ret`."""
+    return [prompt for prompt in prompts if prompt.label in CLASSES]
+
+
+def macro_f1(truth, answers) -> float | None:
+    """Mean of the two classes' F1; None (undefined) for no examples."""
+    from sklearn.metrics import f1_score
+
+    truth, answers = list(truth), list(answers)
+    if len(truth) != len(answers):
+        raise GillError(f"macro F1 needs one answer a label, got {len(answers)} for {len(truth)}")
+    if not truth:
+        return None
+    return float(f1_score(truth, answers, labels=CLASSES, average="macro", zero_division=0.0))
+
+
+def constant_macro_f1(truth, answer: str) -> float | None:
+    """What always answering `answer` would score."""
+    return macro_f1(truth, [answer] * len(list(truth)))
+
+
+def human_macro_f1(prompts: list[Prompt]) -> float:
+    """Mean over the annotators of their macro F1 against the confident labels.
+
+    An annotator's own `same` votes are dropped, and so are prompts they did not see. The
+    label contains their vote, so this is generous to people.
+    """
+    prompts = labelled(prompts)
+    annotators = max((len(prompt.votes) for prompt in prompts), default=0)
+    if not annotators:
+        raise GillError("human performance needs prompts that are labelled gen or ret")
+    scores = []
+    for annotator in range(annotators):
+        voted = [p for p in prompts if annotator < len(p.votes) and p.votes[annotator] in CLASSES]
+        scores.append(macro_f1([p.label for p in voted], [p.votes[annotator] for p in voted]))
+    return float(np.mean([score for score in scores if score is not None]))
 
 
 def agreement(prompts: list[Prompt]) -> dict[str, float]:
