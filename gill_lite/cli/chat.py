@@ -4,7 +4,14 @@ from dataclasses import fields
 from pathlib import Path
 
 from gill_lite.answering.answers import Settings, ShownPicture
-from gill_lite.cli.options import add_placement, add_profile, command, natural
+from gill_lite.cli.options import (
+    add_output,
+    add_placement,
+    add_profile,
+    add_seed,
+    command,
+    natural,
+)
 from gill_lite.errors import GillError
 from gill_lite.profiles import get_profile
 
@@ -34,17 +41,14 @@ def add_chat(subparsers) -> None:
     option = parser.add_argument
     option("message", nargs="*", default=None, help="text, or @picture.png, in order")
     add_profile(parser)
-    option("--seed", type=natural, default=0, metavar="N", help="which joints")
+    add_seed(parser, "which joints")
     text = "joints of `gill-lite train` or `convert` (default: the shipped ones of --seed)"
     option("--joints", type=Path, metavar="DIR", default=None, help=text)
     text = "folder of the pictures that the joints' index names by file"
     option("--images", type=Path, metavar="DIR", default=None, help=text)
     add_placement(parser)
     _add_settings(parser.add_argument_group("answers"))
-    option(
-        "-o", "--output-dir", type=Path, metavar="DIR", default=Path("runs/chat"),
-        help="where the conversation is kept, its pictures beside it",
-    )  # fmt: skip
+    add_output(parser, "where the conversation is kept, its pictures beside it", "runs/chat")
     option("--load", type=Path, metavar="DIR", default=None, help="go on with the one kept there")
 
 

@@ -1,185 +1,187 @@
-"""The parsers of `gill-lite reproduce` and `gill-lite evaluate`."""
+"""`gill-lite evaluate`: one table, in one process, in several, or a part of it by hand."""
 
+import time
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
-from gill_lite.cli import commands
-from gill_lite.cli.options import add_profile, command, names, natural, numbers, positive
+from gill_lite.cli.options import (
+    DTYPES,
+    add_models,
+    add_parts,
+    add_table_options,
+    command,
+    names,
+    positive,
+)
+from gill_lite.errors import GillError
+from gill_lite.files import read_json
+from gill_lite.profiles import Profile, get_profile
 
-PROTOCOLS = ("corrected", "official")
-DTYPES = ("fp32", "fp16", "bf16")
-
-
-def add_reproduce(subparsers) -> None:
-    """The parser of `reproduce`."""
-    text = (
-        "Compute the paper's tables and write one report. Runs the table notebooks headless; "
-        "the run folder gets notebooks/, results/*.json, figures/ and report.html."
-    )
-    parser = command(subparsers, "reproduce", commands.reproduce, text)
-    option = parser.add_argument
-    option(
-        "--tables", type=names, default="all", metavar="1,mappers,...",
-        help="which: 1, 2, mappers, context, tokens, retrieval, decide, or all (default)",
-    )  # fmt: skip
-    _add_table_options(parser)
-    for what in ("captions", "prompts"):
-        option(
-            f"--num-{what}", type=positive, metavar="N", default=None,
-            help=f"{what} to score, of the table that has them (default: "
-            f"{'300' if what == 'captions' else '900'})",
-        )  # fmt: skip
-    option(
-        "--retrain", action="store_true",
-        help="train the joints of these tables anew, into the run folder (hours)",
-    )  # fmt: skip
-    parts = parser.add_mutually_exclusive_group()
-    parts.add_argument(
-        "--shard", metavar="i/n", default=None, help="draw and score part i of n; docs/batch.md"
-    )
-    parts.add_argument(
-        "--merge", action="store_true", help="put the parts together first, then as usual"
-    )
+FILES = {  # a task -> what its official file is called and holds
+    "vist": ("vist-json", "stories"),
+    "visdial": ("visdial-json", "dialogues"),
+    "captions": ("captions-tsv", "captions"),
+}
+PATIENCE = timedelta(days=30)  # that a process waits for the others
 
 
 def add_evaluate(subparsers) -> None:
-    """The parser of `evaluate`."""
+    """The subcommand and its options."""
     text = (
         "Compute one table, without its notebook. Writes results/*.json into the run folder. "
         "`accelerate launch -m gill_lite evaluate ...` shares the work over processes; by hand, "
         "start it with --shard 1/n to --shard n/n and then with --merge. In the paper profile "
         "name the official files and the joints."
     )
-    parser = command(subparsers, "evaluate", commands.evaluate, text)
+    parser = command(subparsers, "evaluate", run, text)
     parser.add_argument("table", help="number of the table, for example 1")
-    _add_table_options(parser)
-    _add_parts(parser)
+    add_table_options(parser)
+    add_parts(parser)
     _add_data(parser)
-    _add_models(parser)
-
-
-def _add_table_options(parser) -> None:
-    add_profile(parser)
-    option = parser.add_argument
-    option(
-        "--seeds",
-        type=numbers,
-        metavar="0,1,2",
-        default=None,
-        help="seeds of GILL's joints to average over (default: 0,1,2)",
-    )
-    for what in ("stories", "dialogues"):
-        option(
-            f"--num-{what}",
-            type=positive,
-            metavar="N",
-            default=None,
-            help=f"{what} to score (default: 300 of the mini world, all of given files)",
-        )
-    option(
-        "--run-seed",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="seed of the image noise; an example's noise depends on it and its id",
-    )
-    option(
-        "--protocol",
-        choices=PROTOCOLS,
-        default="corrected",
-        help="the official evaluation's choices or ours; see docs/protocols.md",
-    )
-    option(
-        "-o",
-        "--output-dir",
-        type=Path,
-        metavar="DIR",
-        default=None,
-        help="run folder; the same one again continues (default: runs/<date>)",
-    )
-
-
-def _add_parts(parser) -> None:
-    parts = parser.add_mutually_exclusive_group()
-    parts.add_argument("--shard", metavar="i/n", default=None, help="compute part i of n only")
-    parts.add_argument(
-        "--merge", action="store_true", help="put the parts in the run folder together"
-    )
-    option = parser.add_argument
-    option("--batch-size", type=positive, default=16, metavar="N", help="pictures drawn together")
-    option(
-        "--cache",
-        type=Path,
-        metavar="DIR",
-        default=None,
-        help="where drawn pictures are kept for all tables (default: runs/cache)",
-    )
+    _add_model_options(parser)
+    _add_machine(parser)
 
 
 def _add_data(parser) -> None:
-    for name, file, what in (
-        ("vist", "json", "stories"),
-        ("visdial", "json", "dialogues"),
-        ("captions", "tsv", "captions"),
-    ):
-        parser.add_argument(
-            f"--{name}-{file}",
-            type=Path,
-            metavar="FILE",
-            default=None,
-            help=f"official file of {what}, for its table",
-        )
-        parser.add_argument(
-            f"--{name}-images",
-            type=Path,
-            metavar="DIR",
-            default=None,
-            help=f"folder of the pictures of the {what}",
-        )
-    parser.add_argument(
-        "--num-captions",
-        type=positive,
-        metavar="N",
-        default=None,
-        help="captions to score (default: 300 of the mini world, all of a given file)",
-    )
+    for task, (file, what) in FILES.items():
+        text = f"official file of {what}, for its table"
+        parser.add_argument(f"--{file}", type=Path, metavar="FILE", default=None, help=text)
+        text = f"folder of the pictures of the {what}"
+        parser.add_argument(f"--{task}-images", type=Path, metavar="DIR", default=None, help=text)
 
 
-def _add_models(parser) -> None:
+def _add_model_options(parser) -> None:
     option = parser.add_argument
-    option(
-        "--joints",
-        type=Path,
-        nargs="+",
-        metavar="DIR",
-        default=None,
-        help="folders of `gill-lite train` or `gill-lite convert`, one a seed "
-        "(default: the shipped ones)",
-    )
-    for name, what in (
-        ("lm", "language model"),
-        ("vision", "CLIP"),
-        ("diffusion", "Stable Diffusion"),
-    ):
-        option(
-            f"--{name}",
-            metavar="ID",
-            default=None,
-            help=f"hub id or folder of the {what} (default: the profile's)",
-        )
-    option(
-        "--num-inference-steps",
-        type=positive,
-        metavar="N",
-        default=None,
-        help="denoising steps a picture (default: the profile's)",
-    )
-    option(
-        "--dtype", choices=DTYPES, default=None, help="of the models (default: fp32, on a GPU fp16)"
-    )
-    option(
-        "--metrics",
-        type=names,
-        metavar="NAME,...",
-        default=None,
-        help="of clip_similarity, lpips, attribute_accuracy (default: all there are)",
-    )
+    text = "folders of `gill-lite train` or `convert`, one a seed (default: the shipped ones)"
+    option("--joints", type=Path, nargs="+", metavar="DIR", default=None, help=text)
+    add_models(parser)
+    text = "denoising steps a picture (default: the profile's)"
+    option("--num-inference-steps", type=positive, metavar="N", default=None, help=text)
+    text = "of the models (default: fp32, on a GPU fp16)"
+    option("--dtype", choices=DTYPES, default=None, help=text)
+    text = "of clip_similarity, lpips, attribute_accuracy (default: all there are)"
+    option("--metrics", type=names, metavar="NAME,...", default=None, help=text)
+
+
+def _add_machine(parser) -> None:
+    option = parser.add_argument
+    text = "pictures drawn together (default: as many as `reproduce` does)"
+    option("--batch-size", type=positive, default=None, metavar="N", help=text)
+    text = "where drawn pictures are kept for all tables (default: runs/cache)"
+    option("--cache", type=Path, metavar="DIR", default=None, help=text)
+
+
+def run(arguments) -> int:
+    """Compute, or merge, the table that the parsed `arguments` name. Returns the exit status."""
+    started, profile = time.time(), get_profile(arguments.profile)  # told before torch is loaded
+    from gill_lite.evaluation.protocol import get_protocol
+    from gill_lite.evaluation.shards import Shard, merge
+    from gill_lite.evaluation.tables import get_table
+    from gill_lite.experiments.reproduce import default_output_dir
+
+    output_dir = (arguments.output_dir or default_output_dir()).resolve()
+    spec = get_table(arguments.table).under(get_protocol(arguments.protocol))
+    shard = arguments.shard and Shard.read(arguments.shard)
+    if arguments.merge:
+        _finish(spec, output_dir, merge(output_dir / spec.name), started, arguments.typed)
+        return 0
+    with processes(cpu=profile.name == "mini") as state:
+        if state.num_processes > 1 and shard:
+            raise GillError("--shard is for parts started by hand, not under accelerate launch")
+        scored = run_shared(_prepare(arguments, output_dir, profile, state.device), state, shard)
+    if shard and shard.count > 1:
+        print(f"part {shard} is done; when all are: gill-lite evaluate {spec.number} --merge")
+    elif scored is not None:
+        _finish(spec, output_dir, scored, started, arguments.typed)
+    return 0
+
+
+def run_shared(evaluation, state, shard=None):
+    """Score the share of this process, or the part `shard` of work started by hand.
+
+    state: Accelerate's. The first of several processes waits for all and returns the whole run,
+    the others None.
+    """
+    from gill_lite.evaluation.shards import Shard, merge
+
+    part = shard or Shard(state.process_index + 1, state.num_processes)
+    run = evaluation.run(part, progress=None if state.is_main_process else False)
+    if state.num_processes == 1:
+        return run
+    state.wait_for_everyone()
+    return merge(evaluation.folder) if state.is_main_process else None
+
+
+def _finish(spec, output_dir: Path, run, started: float, typed: str) -> None:
+    """Write results and scores of a whole run; print the table."""
+    from gill_lite.evaluation.evaluate import results, save
+    from gill_lite.report import page as report
+
+    config = read_json(output_dir / spec.name / "config.json", "run configuration")
+    settings = {
+        f"num_{spec.task.examples}": config["data"]["taken"],
+        "seeds": config["seeds"],
+        "run_seed": config["run_seed"],
+    }
+    name = config["profile"]["name"]
+    result = results(spec, run, started, name, command=typed, config=config, **settings)
+    path = save(output_dir, run, result)
+    print(report.as_text(result))
+    print(f"results: {path}")
+
+
+def _prepare(arguments, output_dir: Path, profile: Profile, device):
+    """The evaluation that the options ask for."""
+    from gill_lite.evaluation.evaluate import BATCH, prepare
+    from gill_lite.evaluation.tables import get_table
+
+    joints = arguments.joints or ()
+    seeds = arguments.seeds or (range(len(joints)) if joints else (0, 1, 2))
+    spec = get_table(arguments.table)
+    if arguments.num_inference_steps:
+        profile = profile.replace(num_inference_steps=arguments.num_inference_steps)
+    named = {name: getattr(arguments, name) for name in ("lm", "vision", "diffusion")}
+    return prepare(
+        spec, output_dir, profile, tuple(seeds), getattr(arguments, f"num_{spec.task.examples}"),
+        arguments.run_seed, arguments.protocol,
+        data=_data(arguments, spec.task.name, profile),
+        joints=joints,
+        metrics=arguments.metrics,
+        device=device,
+        dtype=arguments.dtype or ("fp16" if device.type == "cuda" else "fp32"),
+        backbones={name: value for name, value in named.items() if value},
+        cache_dir=arguments.cache,
+        batch_size=arguments.batch_size or BATCH,
+    )  # fmt: skip
+
+
+def _data(arguments, task: str, profile: Profile) -> tuple[Path, Path] | None:
+    """The official files named for the task; None for the mini world's examples."""
+    wanted = FILES[task][0], f"{task}-images"
+    given = [getattr(arguments, name.replace("-", "_")) for name in wanted]
+    both = " and ".join(f"--{name}" for name in wanted)
+    if any(given) and not all(given):
+        raise GillError(f"name both {both}, or neither")
+    if not any(given) and profile.name != "mini":
+        raise GillError(f"profile '{profile.name}' is evaluated on official files: name {both}")
+    return tuple(given) if all(given) else None
+
+
+@contextmanager
+def processes(cpu: bool):
+    """Accelerate's view of the processes that share the work; one where nothing launched more.
+
+    cpu: take no GPU even where there is one.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    cpu = cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+    state = PartialState(cpu=cpu, timeout=PATIENCE)
+    try:
+        yield state
+    finally:
+        if state.num_processes > 1:
+            state.destroy_process_group()

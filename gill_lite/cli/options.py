@@ -1,13 +1,22 @@
-"""What the parsers of the command line share: help that tells defaults, numbers from text."""
+"""What the parsers share: help that tells defaults, options of several commands, kinds of values.
+
+An option that two commands take is typed here, once.
+"""
 
 import argparse
+from pathlib import Path
+
+PROTOCOLS = ("corrected", "official")
+DTYPES = ("fp32", "bf16", "fp16")
+QUANTIZE = ("none", "8bit", "4bit")
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Tells defaults, except where there is none to tell."""
 
     def _get_help_string(self, action):
-        return action.help if action.default is None else super()._get_help_string(action)
+        told = action.default is not None and action.nargs != 0  # a switch has none
+        return super()._get_help_string(action) if told else action.help
 
 
 def command(subparsers, name: str, run, text: str) -> argparse.ArgumentParser:
@@ -22,9 +31,75 @@ def command(subparsers, name: str, run, text: str) -> argparse.ArgumentParser:
     return parser
 
 
+# ---- options of several commands ----
+
+
 def add_profile(parser) -> None:
     """The option --profile."""
     parser.add_argument("--profile", default="mini", help="mini (embedded) or paper")
+
+
+def add_seed(parser, text: str = "seed of everything") -> None:
+    """The option --seed."""
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help=text)
+
+
+def add_output(parser, text: str, default: str | None = None, **more) -> None:
+    """The option -o, --output-dir."""
+    folder = Path(default) if default else None
+    parser.add_argument(
+        "-o", "--output-dir", type=Path, metavar="DIR", default=folder, help=text, **more
+    )
+
+
+def add_models(parser) -> None:
+    """The options --lm, --vision and --diffusion."""
+    kinds = {"lm": "language model", "vision": "CLIP", "diffusion": "Stable Diffusion"}
+    for name, what in kinds.items():
+        text = f"hub id or folder of the {what} (default: the profile's)"
+        parser.add_argument(f"--{name}", metavar="ID", default=None, help=text)
+
+
+def add_quantize(parser) -> None:
+    """The option --quantize."""
+    text = "the language model's weights"
+    parser.add_argument("--quantize", choices=QUANTIZE, default="none", help=text)
+
+
+def add_placement(parser) -> None:
+    """The options --device, --dtype and --quantize of commands that answer."""
+    text = "cpu, cuda or cuda:N; auto: a GPU where there is one, the CPU for mini"
+    parser.add_argument("--device", default="auto", help=text)
+    text = "of the models; auto: bf16, for mini fp32"
+    parser.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help=text)
+    add_quantize(parser)
+
+
+def add_table_options(parser) -> None:
+    """What the two commands that compute tables take."""
+    add_profile(parser)
+    text = "seeds of GILL's joints to average over (default: 0,1,2)"
+    parser.add_argument("--seeds", type=numbers, metavar="0,1,2", default=None, help=text)
+    for what in ("stories", "dialogues", "captions"):
+        text = f"{what} to score (default: 300 of the mini world, all of given files)"
+        parser.add_argument(f"--num-{what}", type=positive, metavar="N", default=None, help=text)
+    text = "seed of the image noise; an example's noise depends on it and its id"
+    parser.add_argument("--run-seed", type=natural, default=0, metavar="N", help=text)
+    text = "the official evaluation's choices or ours; see docs/protocols.md"
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="corrected", help=text)
+    add_output(parser, "run folder; the same one again continues (default: runs/<date>)")
+
+
+def add_parts(parser) -> None:
+    """The options --shard and --merge."""
+    parts = parser.add_mutually_exclusive_group()
+    text = "compute part i of n only; docs/batch.md"
+    parts.add_argument("--shard", metavar="i/n", default=None, help=text)
+    text = "put the parts in the run folder together"
+    parts.add_argument("--merge", action="store_true", help=text)
+
+
+# ---- kinds of values ----
 
 
 def natural(text: str) -> int:
@@ -63,14 +138,3 @@ def names(text: str) -> list[str]:
 def numbers(text: str) -> list[int]:
     """Comma-separated whole numbers, each once."""
     return [natural(name) for name in names(text)]
-
-
-def add_placement(parser) -> None:
-    """The options --device, --dtype and --quantize of commands that answer."""
-    for name, choices, text in (
-        ("device", None, "cpu, cuda or cuda:N; auto: a GPU where there is one, the CPU for mini"),
-        ("dtype", ("auto", "fp32", "bf16", "fp16"), "of the models; auto: bf16, for mini fp32"),
-        ("quantize", ("none", "8bit", "4bit"), "the language model's weights"),
-    ):
-        default = choices[0] if choices else "auto"
-        parser.add_argument(f"--{name}", choices=choices, default=default, help=text)

@@ -13,7 +13,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from gill_lite.cli import main as cli
+from gill_lite.cli import options, train, world
 from gill_lite.experiments import reproduce
+from gill_lite.profiles import MINI, PAPER
 from gill_lite.report import page as report
 from tests.helpers.pretended import parameters, pretend_repository, write_notebook
 
@@ -117,44 +119,75 @@ def stand_in(monkeypatch):
     return install
 
 
-def test_train_passes_its_options_on(stand_in):
-    calls = stand_in("gill_lite.cli.train_command", "train_command")
-    assert cli.main("train --seed 2 --steps 5 --mapper linear --no-resume -o out".split()) == 0
-    options = {"seed": 2, "steps": 5, "mapper": "linear", "resume": False}
-    defaults = {"seed": 0, "steps": None, "mapper": "gill", "resume": True, "captions": None}
-    defaults |= {"images": None, "shards": None, "num_workers": 0, "lm": None, "vision": None}
-    defaults |= {"diffusion": None, "quantize": "none", "batch_size": None, "save_every": 200}
-    defaults |= {"gradient_accumulation_steps": 1, "mixed_precision": None, "keep": 2}
-    defaults |= {"tensorboard": False, "learning_rate": None}
-    defaults |= {"num_img_tokens": None, "num_visual_tokens": None}
-    assert calls == [("train_command", ("mini", Path("out")), defaults | options)]
-    cli.main(["train"])
-    assert calls[1] == ("train_command", ("mini", Path("runs/train/gill-0")), defaults)
+@pytest.fixture
+def trained(stand_in, monkeypatch):
+    """`trained("train --steps 5")` runs the command; returns what training.train was given."""
+    import gill_lite.model.backbones
+    import gill_lite.training.data
+    import gill_lite.training.train  # noqa: F401
+
+    class Moved:
+        def to(self, device):
+            assert device == "cpu"
+
+    def load(profile, device, dtype, **models):
+        loaded.append({"dtype": dtype, **models})
+        pipeline = types.SimpleNamespace(unet=Moved(), vae=Moved())
+        return types.SimpleNamespace(profile=profile, pipeline=pipeline)
+
+    loaded = []
+    calls = stand_in("gill_lite.training.train", "train")
+    stand_in("gill_lite.training.data", "world_pairs", result=(["a pair"], "features"))
+    stand_in("gill_lite.datasets.shards", "read_shards", result=["a shard's pair"])
+    monkeypatch.setattr("gill_lite.model.backbones.load_backbones", load)
+
+    def run(typed: str):
+        assert cli.main(typed.split()) == 0
+        (profile, _, pairs, folder, seed), options = calls[-1][1:]
+        return profile, pairs, folder, seed, options, loaded[-1]
+
+    return run
+
+
+def test_train_passes_its_options_on(trained):
+    typed = "train --seed 2 --steps 5 --mapper linear --no-resume -o out"
+    profile, pairs, folder, seed, options, models = trained(typed)
+    assert (profile, pairs, folder, seed) == (MINI, ["a pair"], Path("out"), 2)
+    defaults = {"steps": None, "mapper": "gill", "resume": True, "num_workers": 0, "keep": 2}
+    defaults |= {"gradient_accumulation_steps": 1, "save_every": 200, "tensorboard": False}
+    defaults |= {"mixed_precision": "no", "image_features": "features"}
+    command = options.pop("provenance")["command"]
+    assert command == "gill-lite train --mapper linear --seed 2"
+    assert options == defaults | {"steps": 5, "mapper": "linear", "resume": False}
+    assert models == {"dtype": None}
+    _, _, folder, seed, options, _ = trained("train")
+    assert options.pop("provenance") and options == defaults
+    assert (folder, seed) == (Path("runs/train/gill-0"), 0)
+
+
+def test_train_replaces_what_the_profile_says(trained):
     typed = "--profile paper --shards x.tar --lm a --quantize 4bit --batch-size 8 --tensorboard"
-    cli.main(["train", *typed.split()])
-    options = {"shards": "x.tar", "lm": "a", "quantize": "4bit", "batch_size": 8}
-    assert calls[2][1:] == (
-        ("paper", Path("runs/train/gill-0")),
-        defaults | options | {"tensorboard": True},
-    )
+    profile, pairs, folder, _, options, models = trained(f"train {typed} --mixed-precision bf16")
+    assert profile == PAPER.replace(batch_size=8) and pairs == ["a shard's pair"]
+    assert folder == Path("runs/train/gill-0") and options["tensorboard"]
+    assert models == {"dtype": "bf16", "lm": "a", "quantize": "4bit"}
+    assert options["image_features"] is None and options["mixed_precision"] == "bf16"
     typed = "--mapper none --learning-rate 2e-4 --num-img-tokens 4 --num-visual-tokens 2"
-    cli.main(["train", *typed.split()])
-    options = {"mapper": "none", "learning_rate": 2e-4}
-    options |= {"num_img_tokens": 4, "num_visual_tokens": 2}
-    folder = Path("runs/train/none-r4-k2-0")  # what is not the default has its own folder
-    assert calls[3][1:] == (("mini", folder), defaults | options)
+    profile, _, folder, _, options, _ = trained(f"train {typed}")
+    assert profile == MINI.replace(learning_rate=2e-4, num_img_tokens=4, num_visual_tokens=2)
+    assert options["mapper"] == "none"
+    assert folder == Path("runs/train/none-r4-k2-0"), "what is not the default has its own folder"
 
 
 def test_choices_are_the_ones_the_code_knows():
-    from gill_lite.cli import train as cli_train
     from gill_lite.model.backbones import QUANTIZE
     from gill_lite.model.mappers import KINDS, RETRIEVAL_ONLY
     from gill_lite.pretraining.pretrain import STAGES
     from gill_lite.training.step import PRECISIONS
 
-    assert cli.STAGES == STAGES
-    assert set(cli_train.MAPPERS) == {*KINDS, RETRIEVAL_ONLY}
-    assert cli_train.PRECISIONS == PRECISIONS and cli_train.QUANTIZE == QUANTIZE
+    assert world.STAGES == STAGES
+    assert set(train.MAPPERS) == {*KINDS, RETRIEVAL_ONLY}
+    assert train.PRECISIONS == PRECISIONS and options.QUANTIZE == QUANTIZE
 
 
 def test_pretrain_and_export_pass_their_options_on(stand_in):
@@ -171,24 +204,20 @@ def test_pretrain_and_export_pass_their_options_on(stand_in):
     assert calls[-1] == ("export", (Path("out"),), {**numbers, "progress": True})
 
 
-def test_an_interrupt_is_one_line_and_130(stand_in, monkeypatch, capsys):
-    stand_in("gill_lite.cli.train_command", "train_command")
-
-    def interrupted(*args, **kwargs):
+def test_an_interrupt_is_one_line_and_130(monkeypatch, capsys):
+    def interrupted(arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["gill_lite.cli.train_command"], "train_command", interrupted)
+    monkeypatch.setattr(train, "run", interrupted)
     assert cli.main(["train"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_bug_is_not_dressed_up_as_bad_input(stand_in, monkeypatch):
-    stand_in("gill_lite.cli.train_command", "train_command")
-
-    def buggy(*args, **kwargs):
+def test_a_bug_is_not_dressed_up_as_bad_input(monkeypatch):
+    def buggy(arguments):
         raise KeyError("a bug")
 
-    monkeypatch.setattr(sys.modules["gill_lite.cli.train_command"], "train_command", buggy)
+    monkeypatch.setattr(train, "run", buggy)
     with pytest.raises(KeyError):
         cli.main(["train"])
 

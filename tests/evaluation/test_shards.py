@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from gill_lite import provenance
-from gill_lite.cli.evaluate_command import run_shared
+from gill_lite.cli.evaluate import run_shared
 from gill_lite.errors import GillError
 from gill_lite.evaluation import run as runs
 from gill_lite.evaluation.evaluate import Evaluation, TableSpec

@@ -13,7 +13,7 @@ import torch
 
 from gill_lite.answering.decision import LinearDecision, load_decision
 from gill_lite.answering.index import ImageIndex, load_index
-from gill_lite.cli import fetch as cli_paper
+from gill_lite.cli import convert as cli_convert
 from gill_lite.cli import main as cli
 from gill_lite.errors import GillError
 from gill_lite.fetching import convert
@@ -177,7 +177,7 @@ def test_the_command_line_does_both_and_says_where_things_come_from(tmp_path, mo
 
 
 def test_command_line_and_library_know_the_same_formats():
-    assert cli_paper.FORMATS == convert.FORMATS
+    assert cli_convert.FORMATS == convert.FORMATS
 
 
 # ---- what is in the folder -----------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from gill_lite import profiles
-from gill_lite.cli import train_command
+from gill_lite.cli import main as cli
 from gill_lite.errors import GillError
 from gill_lite.model import checkpoint, tokens
 from gill_lite.model.gill import build_gill
@@ -382,23 +382,19 @@ def test_tensorboard_that_is_not_installed_is_one_sentence(run, monkeypatch):
 # The command -----------------------------------------------------------------------------
 
 
-def test_pairs_that_do_not_fit_together_are_refused(tmp_path, monkeypatch):
-    def call(profile="paper", **options):
-        train_command.train_command(profile, tmp_path, **options)
+def test_pairs_that_do_not_fit_together_are_refused(tmp_path, monkeypatch, capsys):
+    def call(*typed: str, profile="paper") -> str:
+        assert cli.main(["train", f"--profile={profile}", f"-o={tmp_path}", *typed]) == 2
+        return capsys.readouterr().err
 
-    with pytest.raises(GillError, match="belong together; give both"):
-        call(captions="a.tsv")
-    with pytest.raises(GillError, match="not both"):
-        call(captions="a.tsv", images=".", shards="a.tar")
-    with pytest.raises(GillError, match="--profile paper trains on real pairs: give --captions"):
-        call()
+    assert "belong together; give both" in call("--captions=a.tsv")
+    assert "not both" in call("--captions=a.tsv", "--images=.", "--shards=a.tar")
+    assert "--profile paper trains on real pairs: give --captions" in call()
     with monkeypatch.context() as patch:
         patch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")  # as accelerate launch sets it
-        with pytest.raises(GillError, match="mixed precision must be no or bf16, not fp16"):
-            call("mini")
+        assert "mixed precision must be no or bf16, not fp16" in call(profile="mini")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(GillError, match="told to use FSDP"):
-        call("mini")
+    assert "told to use FSDP" in call(profile="mini")
 
 
 def write_shard(path, pictures):
@@ -421,21 +417,26 @@ def test_the_paper_profile_trains_on_shards_and_the_models_named(tmp_path, monke
     for number in range(3):
         write_shard(tmp_path / f"{number:05d}.tar", range(10 * number, 10 * number + 10))
     monkeypatch.setitem(profiles.PROFILES, "paper", PAPER.replace(**tiny_launch.TINY))
-    options = {name: str(tmp_path / name) for name in ("lm", "vision", "diffusion")}
-    options |= {"shards": str(tmp_path / "{00000..00002}.tar"), "mixed_precision": "bf16"}
-    gill = train_command.train_command(
-        "paper", tmp_path / "out", steps=2, batch_size=6, gradient_accumulation_steps=3, **options
-    )
-    assert next(gill.lm.parameters()).dtype == torch.bfloat16
-    assert gill.img_embeddings.dtype == torch.float32
+    made = []
+    keep = lambda *given, **more: made.append(train(*given, **more))  # noqa: E731
+    monkeypatch.setattr("gill_lite.training.train.train", keep)
+    lm = str(tmp_path / "lm")
+    typed = [f"--{name}={tmp_path / name}" for name in ("lm", "vision", "diffusion", "output-dir")]
+    typed += ["--profile=paper", f"--shards={tmp_path / '{00000..00002}.tar'}"]
+    typed = ["train", *typed, "--mixed-precision=bf16"]
+    assert cli.main([*typed, *"--steps 2 --batch-size 6".split(),
+                     "--gradient-accumulation-steps=3"]) == 0  # fmt: skip
+    assert next(made[0].lm.parameters()).dtype == torch.bfloat16
+    assert made[0].img_embeddings.dtype == torch.float32
     assert "the joints are in" in capsys.readouterr().out
-    about = json.loads((tmp_path / "out" / checkpoint.CONFIG).read_text())["provenance"]
-    assert about["settings"]["lm"] == options["lm"] and about["settings"]["batch_size"] == 6
+    path = tmp_path / "output-dir" / checkpoint.CONFIG
+    about = json.loads(path.read_text())["provenance"]
+    assert about["settings"]["lm"] == lm and about["settings"]["batch_size"] == 6
     assert about["settings"]["pairs"] == about["data"]["pairs"] == 30
     assert about["settings"]["data"] == about["data"]["digest"]
     assert about["settings"]["mixed_precision"] == "bf16"
-    with pytest.raises(GillError, match="batch_size was 6 and is 8"):
-        train_command.train_command("paper", tmp_path / "out", steps=4, batch_size=8, **options)
+    assert cli.main([*typed, "--steps=4", "--batch-size=8"]) == 2
+    assert "batch_size was 6 and is 8" in capsys.readouterr().err
 
 
 # ---- retrieval only, as FROMAGe ----

@@ -1,0 +1,43 @@
+"""`gill-lite reproduce`: the table notebooks, run headless, and their report."""
+
+from gill_lite.cli.options import add_parts, add_table_options, command, names, positive
+
+
+def add_reproduce(subparsers) -> None:
+    """The subcommand and its options."""
+    text = (
+        "Compute the paper's tables and write one report. Runs the table notebooks headless; "
+        "the run folder gets notebooks/, results/*.json, figures/ and report.html."
+    )
+    parser = command(subparsers, "reproduce", run, text)
+    text = "which: 1, 2, mappers, context, tokens, retrieval, decide, or all (default)"
+    parser.add_argument("--tables", type=names, default="all", metavar="1,mappers,...", help=text)
+    add_table_options(parser)
+    text = "prompts to score, of the table that has them (default: 900)"
+    parser.add_argument("--num-prompts", type=positive, metavar="N", default=None, help=text)
+    text = "train the joints of these tables anew, into the run folder (hours)"
+    parser.add_argument("--retrain", action="store_true", help=text)
+    add_parts(parser)
+
+
+def run(arguments) -> int:
+    """Compute the tables asked for and write the report."""
+    from gill_lite.experiments import reproduce
+
+    names = ("profile", "seeds", *reproduce.DEFAULTS, "run_seed", "protocol")
+    parameters = {name: getattr(arguments, name) for name in names} | {"joints_dir": ""}
+    output_dir, tables = arguments.output_dir or reproduce.default_output_dir(), arguments.tables
+    reproduce.choose(tables)
+    if arguments.retrain or arguments.shard or arguments.merge:
+        from gill_lite.experiments import batch
+
+        reproduce.prepare_folder(arguments.profile, output_dir)
+        if arguments.retrain:
+            root = batch.retrain(tables, arguments.seeds, output_dir)
+            parameters["joints_dir"] = str(root)
+        if arguments.shard:
+            batch.compute_shard(tables, parameters, output_dir, arguments.shard)
+            return 0
+        if arguments.merge:
+            batch.merge_shards(tables, output_dir.resolve())
+    return reproduce.reproduce(tables, parameters, output_dir, arguments.typed)
