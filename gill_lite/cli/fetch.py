@@ -9,8 +9,8 @@ from gill_lite.fetching.sources import SOURCES
 def add_fetch(subparsers) -> None:
     """The subcommand and its options."""
     text = (
-        "Download the paper profile's weights and data. Continues where it was cut, checks "
-        "sizes, kinds and sha256; models go into the Hugging Face cache, data into --data-dir. "
+        "Download the paper profile's weights and data. Brings what is missing, checks sizes, "
+        "kinds and sha256; models go into the Hugging Face cache, data into --data-dir. "
         "HF_HUB_OFFLINE=1 forbids every download."
     )
     parser = command(subparsers, "fetch", run, text)

@@ -12,6 +12,7 @@ from gill_lite.errors import GillError
 from gill_lite.files import read_json, sha256, write_json
 
 NAME = "checksums.json"
+PARTS = ("files", "archives", "models", "refused")
 
 
 class Checksums:
@@ -19,8 +20,8 @@ class Checksums:
 
     files: path below the folder -> {sha256, bytes, from}; what was unpacked from an archive
     has the archive's path as `from`. archives: path -> sha256 of the archive, which is not
-    kept. models: hub id -> {revision, files: {name: sha256}}. unfinished: name -> ETag.
-    refused: pictures that could not be had -> why.
+    kept. models: hub id -> {revision, files: {name: sha256}}. refused: pictures that could not
+    be had -> why.
     """
 
     def __init__(self, data_dir):
@@ -30,13 +31,11 @@ class Checksums:
         self.files: dict[str, dict] = known.get("files", {})
         self.archives: dict[str, str] = known.get("archives", {})
         self.models: dict[str, dict] = known.get("models", {})
-        self.unfinished: dict[str, str] = known.get("unfinished", {})
         self.refused: dict[str, str] = known.get("refused", {})
 
     def save(self) -> None:
         """Write the record, atomically."""
-        names = ("files", "archives", "models", "unfinished", "refused")
-        write_json(self.path, {name: getattr(self, name) for name in names})
+        write_json(self.path, {name: getattr(self, name) for name in PARTS})
 
     def note(self, name: str, origin: str, digest: str | None = None) -> None:
         """Record the file `name` below the folder, which came from `origin`."""

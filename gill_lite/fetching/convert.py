@@ -7,7 +7,6 @@ in half precision and embeddings in bfloat16 become float32, with the same value
 """
 
 import json
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from gill_lite import __version__
 from gill_lite.answering.decision import DECISION, LinearDecision, load_decision
-from gill_lite.answering.index import EMBEDDINGS, INDEX, LONG_IDS, read_index
+from gill_lite.answering.index import EMBEDDINGS, INDEX, LONG_IDS
 from gill_lite.errors import GillError
 from gill_lite.files import read_json, sha256, whole_folder, write_json
 from gill_lite.model import official
@@ -31,7 +30,6 @@ from gill_lite.model.checkpoint import (
 )
 
 FORMATS = ("gill-lite", "official")
-OFFICIAL_EMBEDDINGS = "cc3m.npy"
 PROVENANCE = "provenance.json"  # beside the official files, which have no room for it
 
 
@@ -56,13 +54,13 @@ def convert(
         )
     with whole_folder(target) as folder:
         if to == "official":
-            to_official(source, folder, command)
+            write_official(source, folder, command)
         else:
-            from_official(source, folder, trust_pickle, command)
+            write_ours(source, folder, trust_pickle, command)
     return target
 
 
-def from_official(source: Path, folder: Path, trust_pickle: bool, command: str) -> None:
+def write_ours(source: Path, folder: Path, trust_pickle: bool, command: str) -> None:
     """Write what the official folder `source` holds into `folder`, in our format."""
     files = official.embedding_files(source, trust_pickle)
     model = official.read_model(source)
@@ -83,8 +81,11 @@ def from_official(source: Path, folder: Path, trust_pickle: bool, command: str) 
         write_index(files, folder / INDEX, model.config.ret_dim, about)
 
 
-def to_official(source: Path, folder: Path, command: str) -> None:
-    """Write what our folder `source` holds into `folder`, in the official format."""
+def write_official(source: Path, folder: Path, command: str) -> None:
+    """Write joints and classifier of our folder `source` into `folder`, in the official format.
+
+    The index stays behind: officially embeddings are a Python pickle.
+    """
     saved = read_joints(source)
     args = official.official_args(saved.config, known_args(saved.provenance, source))
     state = official.to_official(saved.joints, saved.config.mapper)
@@ -98,23 +99,9 @@ def to_official(source: Path, folder: Path, command: str) -> None:
         weights = {name: torch.from_numpy(value) for name, value in weights.items()}
         torch.save({"state_dict": weights}, folder / official.DECISION)
     if (source / INDEX).is_dir():
-        ids, embeddings, _ = read_index(source / INDEX)
-        with open(folder / OFFICIAL_EMBEDDINGS, "wb") as file:
-            record = {"paths": list(ids), "embeddings": embeddings.numpy()}
-            _Pickler(file, protocol=4).dump(record)
-        read.append(source / INDEX / EMBEDDINGS)
+        print(f"{source / INDEX} is left out: officially it is a pickle, which is not written here")
     about = provenance(source, read, decision, command)
     write_json(folder / PROVENANCE, {**about, "earlier": saved.provenance})
-
-
-class _Pickler(pickle.Pickler):
-    """Names nothing that numpy 1, which the official code runs on, does not have."""
-
-    def reducer_override(self, value):
-        """An array as its shape, precision and bytes."""
-        if isinstance(value, np.ndarray):
-            return np.ndarray, (value.shape, value.dtype.str, value.tobytes())
-        return NotImplemented
 
 
 def provenance(source: Path, read: list[Path], decision: LinearDecision | None, command: str):

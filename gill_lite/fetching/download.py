@@ -1,32 +1,33 @@
-"""One URL into one file: continued where it was cut, refused where it is not what was asked for.
+"""One URL into one file, whole and of its kind, or one sentence why not.
 
-The bytes go into PATH.part; only a file that is whole and of its kind gets the name PATH.
+Half a file is neither kept nor continued: a transfer that is cut is begun again, ATTEMPTS times
+in all.
 """
 
-import itertools
 import json
 import math
-import os
 import shutil
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urljoin
 
 import requests
-from requests.exceptions import BaseHTTPError, ChunkedEncodingError
+from requests.exceptions import ChunkedEncodingError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 from tqdm.auto import tqdm
 
 from gill_lite import __version__
 from gill_lite.datasets.images import open_image, starts_like_a_picture
 from gill_lite.errors import GillError
-from gill_lite.files import sha256
+from gill_lite.files import sha256, whole_file
 
-ATTEMPTS = 5  # in a row that bring no new byte
+ATTEMPTS = 5
 WAIT = wait_exponential(multiplier=0.5, max=30)  # seconds between them
 TIMEOUT = (10, 60)  # seconds: to connect, between two pieces
-PIECE = 1 << 16  # bytes; what a cut may cost
-HEAD = 64  # bytes that tell the kind of a file
+PIECE = 1 << 16  # bytes
+HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"gill-lite/{__version__}"}
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 GONE = "photo_unavailable"  # Flickr sends a picture of this name for one that was removed
 
@@ -48,56 +49,147 @@ class Refused(GillError):
         self.reason = reason
 
 
+class Busy(requests.ConnectionError):
+    """The server asks for patience."""
+
+
+CUT = (requests.ConnectionError, requests.Timeout, ChunkedEncodingError)  # may be tried again
+
+
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids every download."""
-    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return value.upper() in ("1", "ON", "YES", "TRUE")
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
 
 
-class _Cut(Exception):
-    """The transfer stopped and may be tried again."""
+def refuse_offline(missing: list[str]) -> None:
+    """Raise GillError naming what is missing, where there is any and no download is allowed."""
+    if missing and is_offline():
+        more = f" and {len(missing) - 9} more" if len(missing) > 9 else ""
+        raise GillError(
+            f"HF_HUB_OFFLINE is set, so nothing is downloaded; missing: {', '.join(missing[:9])}"
+            f"{more}; unset it where there is a network, or copy the data folder and HF_HOME "
+            "from there"
+        )
 
 
 def download(
-    url: str, path, kind: str, *, sha256_expected: str | None = None, most: int = 0,
-    seconds: float = math.inf, unfinished: dict | None = None, save=lambda: None,
-    progress: bool = True, session=requests,
+    url: str, path, kind: str, *, known_sha256: str | None = None, most: float = math.inf,
+    seconds: float = math.inf, check_url: Callable[[str], None] = lambda url: None,
+    progress: bool = True,
 ) -> str:  # fmt: skip
-    """Download `url` to `path`, continuing a PATH.part that is there. Returns its sha256.
+    """Download `url` to `path`. Returns its sha256.
 
-    kind: what it must be, one of KINDS. most: more bytes than these are refused (0: no bound).
-    seconds: a file that takes longer is refused. session: what asks, see addresses.
-    unfinished: PATH's last name -> the ETag that its .part belongs to; `save()` is called when
-    it changes. Without one a .part of an earlier run is not continued.
-    Raises Refused (nothing of the answer is kept) or GillError (the .part is kept; call again).
+    kind: what it must be, one of KINDS. most: more bytes than these are refused. seconds: a file
+    that takes longer is refused. check_url: raises Refused for an address that is not to be asked,
+    the first one or a redirect's. Raises Refused or GillError; then nothing of it is kept.
     """
-    path = Path(path)
-    if is_offline():
-        raise GillError(f"HF_HUB_OFFLINE is set, so nothing is downloaded; missing: {path}")
-    part = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = {} if unfinished is None else unfinished
-    _Transfer(url, part, kind, most, seconds, unfinished, save, progress, session).run()
-    unfinished.pop(path.name, None)
-    try:
+    stop, again = stop_after_attempt(ATTEMPTS), retry_if_exception_type(CUT)
+    retrying = Retrying(stop=stop, wait=WAIT, retry=again, reraise=True)
+    end = time.monotonic() + seconds
+    with whole_file(path) as part:
+        try:
+            retrying(_receive, url, part, kind, most, end, check_url, progress)
+        except CUT as error:
+            raise GillError(
+                f"{url} cannot be downloaded now ({_told(error)}, {ATTEMPTS} times); run the same "
+                "command again"
+            ) from error
+        except requests.RequestException as error:
+            raise Refused("no such address", f"{url} cannot be asked for: {error}") from error
+        check_kind(part, kind, url)
         digest = sha256(part)
-        if sha256_expected and digest != sha256_expected:
+        if known_sha256 not in (None, digest):
             raise Refused(
                 "another sha256",
-                f"{url} has the sha256 {digest[:12]}..., not {sha256_expected[:12]}... as known "
+                f"{url} has the sha256 {digest[:12]}..., not {known_sha256[:12]}... as known "
                 f"before for {path}; nothing is kept: try again later, or see docs/data.md if "
                 "the file was changed for good",
             )
-        check_kind(part, kind, url)
-        os.replace(part, path)
-    except Refused:
-        part.unlink()
-        raise
     return digest
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, Busy):
+        return str(error)
+    cut = isinstance(error, ChunkedEncodingError)
+    return "the connection was cut" if cut else f"no connection: {type(error).__name__}"
+
+
+def _receive(url: str, part: Path, kind: str, most, end, check_url, progress: bool) -> None:
+    """One attempt to bring `url` into the file `part`, by the time `end`."""
+    asked = {"headers": HEADERS, "timeout": TIMEOUT, "stream": True}
+    check_url(url)
+
+    def look(answer, **_) -> None:  # at every answer, those that lead elsewhere among them
+        if answer.is_redirect:
+            check_url(urljoin(answer.url, answer.headers["Location"]))
+
+    with requests.get(url, hooks={"response": look}, **asked) as answer, open(part, "wb") as file:
+        length = _length(answer, url, kind, most, part.parent)
+        bar = {"unit": "B", "unit_scale": True, "delay": 2, "desc": url.rpartition("/")[2]}
+        with tqdm(total=length or None, disable=not progress, **bar) as shown:
+            for piece in _pieces(answer, end):
+                shown.update(file.write(piece))
+                _check_size(url, file.tell(), most)
+                if time.monotonic() > end:
+                    raise Refused("too slow", f"{url} comes too slowly; nothing is kept")
+
+
+def _length(answer, url: str, kind: str, most, folder: Path) -> int:
+    """The bytes that an answer announces, 0 where it does not; refuses what is no such file."""
+    status, length = answer.status_code, answer.headers.get("Content-Length", "0")
+    if status in BUSY:
+        raise Busy(f"the server answers {status}")
+    if status != 200:
+        raise Refused(f"answer {status}", f"{url} is not there (answer {status})")
+    if GONE in answer.url:
+        raise Refused("removed from Flickr", f"{url} was removed from Flickr")
+    if "text/html" in answer.headers.get("Content-Type", ""):
+        _refuse_page(url, kind)
+    if not length.isdecimal():
+        raise Refused("no length", f"{url} says that it has {length!r} bytes")
+    _check_size(url, int(length), most)
+    if int(length) > shutil.disk_usage(folder).free:
+        raise GillError(
+            f"{folder} has no room for the {length} bytes of {url}; free some or choose another "
+            "--data-dir"
+        )
+    return int(length)
+
+
+def _pieces(answer, end: float):
+    """The answer's bytes; where a clock is to be heard as they come, not in pieces of one size."""
+    if end < math.inf:
+        raw = answer.raw
+        read = getattr(raw, "read1", raw.read)  # an old urllib3 has none
+        raw.stream = lambda size, **how: iter(lambda: read(size, **how), b"")
+    return answer.iter_content(PIECE)
+
+
+def _check_size(url: str, size: int, most) -> None:
+    if size > most:
+        raise Refused(
+            "too large",
+            f"{url} is larger than it may be ({size} bytes or more, at most {most}); nothing is "
+            "kept",
+        )
+
+
+def _refuse_page(url: str, kind: str) -> None:
+    raise Refused("a web page", f"{url} sends a web page, not {KINDS[kind][0]}; nothing is kept")
 
 
 def check_kind(path: Path, kind: str, url: str) -> None:
     """Refuse a file that is not whole or not of its kind. Archives are read when unpacked."""
+    what, begins_so = KINDS[kind]
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:5].lower() in (b"<!doc", b"<html", b"<head"):
+        _refuse_page(url, kind)
+    if not begins_so(head):
+        raise Refused(f"not {what}", f"{url} does not begin as {what}; nothing is kept")
     try:
         if kind == "json":
             json.loads(path.read_bytes())
@@ -108,185 +200,4 @@ def check_kind(path: Path, kind: str, url: str) -> None:
         elif kind == "tsv":
             path.read_bytes().decode()
     except (ValueError, GillError) as error:  # JSON and Unicode errors are ValueErrors
-        raise Refused(
-            f"not {KINDS[kind][0]}", f"{url} is not {KINDS[kind][0]}, or cut off: {error}"
-        ) from error
-
-
-class _Transfer:
-    """The attempts at one file."""
-
-    def __init__(
-        self, url, part: Path, kind, most, seconds, unfinished, save, progress, session
-    ):  # fmt: skip
-        self.url, self.part, self.kind, self.most = url, part, kind, most
-        self.unfinished, self.save, self.progress = unfinished, save, progress
-        self.session, self.end = session, time.monotonic() + seconds  # when to give up
-        self.name = part.stem  # without .part
-        known = self.name in unfinished  # a part of unknown origin is not continued
-        self.best = self.have if known else 0  # bytes of the furthest attempt
-
-    @property
-    def have(self) -> int:
-        return self.part.stat().st_size if self.part.exists() else 0
-
-    def run(self) -> None:
-        """Attempts until the file is whole; only those that bring nothing new are counted."""
-        retrying = Retrying(
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=WAIT,
-            retry=retry_if_exception_type(_Cut),
-            reraise=True,
-        )
-        try:
-            while not retrying(self.attempt):
-                pass
-        except _Cut as error:
-            raise GillError(
-                f"{self.url} cannot be downloaded now ({error}, {ATTEMPTS} times); {self.have} "
-                f"bytes are kept in {self.part}: run the same command again"
-            ) from error
-
-    def attempt(self) -> bool:
-        """True: whole. False: cut, but further than ever before. Raises _Cut otherwise."""
-        self.check_time()
-        try:
-            with self.session.get(
-                self.url, headers=self.headers(), stream=True, timeout=TIMEOUT
-            ) as response:
-                start = self.start(response)
-                if start is not None:
-                    self.receive(response, start)
-            return True
-        except (requests.ConnectionError, requests.Timeout) as error:
-            self.cut(f"no connection: {type(error).__name__}", error)
-        except (ChunkedEncodingError, BaseHTTPError) as error:  # read by requests, or by us
-            self.cut("the connection was cut", error)
-        except requests.RequestException as error:
-            raise Refused("no such address", f"{self.url} cannot be asked for: {error}") from error
-        except OSError as error:
-            raise GillError(
-                f"cannot write {self.part} ({error.strerror}); free some space or choose another "
-                "--data-dir, then run the same command again"
-            ) from error
-        return False
-
-    def cut(self, what: str, error: Exception) -> None:
-        if self.have <= self.best:
-            raise _Cut(what) from error
-        self.best = self.have
-
-    def headers(self) -> dict[str, str]:
-        headers = {"Accept-Encoding": "identity", "User-Agent": f"gill-lite/{__version__}"}
-        known = self.unfinished.get(self.name)
-        if known and self.have:
-            headers |= {"Range": f"bytes={self.have}-", "If-Range": known}
-        return headers
-
-    def start(self, response) -> int | None:
-        """The byte this answer begins at; None where nothing is missing."""
-        status, have = response.status_code, self.have
-        if status in BUSY:
-            raise _Cut(f"the server answers {status}")
-        if status == 416:  # nothing from `have` on: whole, or not the file this part is of
-            if response.headers.get("Content-Range") == f"bytes */{have}":
-                return None
-            self.part.unlink(missing_ok=True)
-            raise _Cut("the server's file is shorter than before")
-        if status == 206:
-            span = response.headers.get("Content-Range", "")
-            if not span.startswith(f"bytes {have}-") or _validator(response) not in (
-                None, self.unfinished.get(self.name),
-            ):  # fmt: skip
-                self.part.unlink(missing_ok=True)
-                raise _Cut("the server's file has changed")
-            return have
-        if status != 200:
-            raise Refused(f"answer {status}", f"{self.url} is not there (answer {status})")
-        if GONE in response.url:
-            raise Refused("removed from Flickr", f"{self.url} was removed from Flickr")
-        if "text/html" in response.headers.get("Content-Type", ""):
-            self.refuse_page()
-        return 0
-
-    def refuse_page(self):
-        what = KINDS[self.kind][0]
-        raise Refused("a web page", f"{self.url} sends a web page, not {what}; nothing is kept")
-
-    def receive(self, response, start: int) -> None:
-        """Write the answer from byte `start` of the part on."""
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
-        if self.most and total and total > self.most:
-            self.refuse_size(total)
-        if total and shutil.disk_usage(self.part.parent).free < total - start:
-            raise GillError(
-                f"{self.part.parent} has no room for the {total - start} bytes still missing of "
-                f"{self.url}; free some or choose another --data-dir"
-            )
-        pieces = self.pieces(response)
-        if not start:
-            pieces = self.begin(response, pieces)
-        bar = tqdm(
-            total=total, initial=start, unit="B", unit_scale=True, delay=2,
-            desc=self.part.stem, disable=not self.progress,
-        )  # fmt: skip
-        with bar, open(self.part, "ab" if start else "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-                start += len(piece)
-                bar.update(len(piece))
-                if self.most and start > self.most or time.monotonic() > self.end:
-                    break
-        if self.most and start > self.most:
-            self.part.unlink()
-            self.refuse_size(start)
-        self.check_time()
-        if total and start < total:
-            raise ChunkedEncodingError(f"{start} of {total} bytes")
-
-    def pieces(self, response):
-        """The answer's bytes; with a limit of time as they come, not in pieces of one size."""
-        if self.end == math.inf:
-            yield from response.iter_content(PIECE)
-            return
-        raw = response.raw
-        yield raw.read(HEAD, decode_content=True)
-        read = getattr(raw, "read1", raw.read)  # an old urllib3 has none
-        yield from iter(lambda: read(PIECE, decode_content=True), b"")
-
-    def begin(self, response, pieces):
-        """Forget the old part and note which file the new one will be of; all its pieces."""
-        first = next(pieces, b"")
-        self.check_head(first)  # before the old part is given up
-        self.part.unlink(missing_ok=True)
-        self.unfinished.pop(self.name, None)
-        if validator := _validator(response):
-            self.unfinished[self.name] = validator
-            self.save()
-        return itertools.chain([first], pieces)
-
-    def check_head(self, piece: bytes) -> None:
-        what, is_kind = KINDS[self.kind]
-        if piece.lstrip(b"\xef\xbb\xbf \t\r\n")[:5].lower() in (b"<!doc", b"<html", b"<head"):
-            self.refuse_page()
-        if not is_kind(piece[:4096]):
-            raise Refused(f"not {what}", f"{self.url} does not begin as {what}; nothing is kept")
-
-    def check_time(self) -> None:
-        if time.monotonic() > self.end:
-            self.part.unlink(missing_ok=True)
-            raise Refused("too slow", f"{self.url} comes too slowly; nothing is kept")
-
-    def refuse_size(self, size: int):
-        raise Refused(
-            "too large",
-            f"{self.url} is larger than it may be ({size} bytes or more, at most {self.most}); "
-            "nothing is kept",
-        )
-
-
-def _validator(response) -> str | None:
-    """What tells this version of the file from others, as If-Range takes it."""
-    etag = response.headers.get("ETag", "")
-    return etag if etag.startswith('"') else response.headers.get("Last-Modified")
+        raise Refused(f"not {what}", f"{url} is not {what}, or cut off: {error}") from error

@@ -4,39 +4,37 @@ What is here already is compared with checksums.json and not downloaded again.
 """
 
 import shutil
-from collections.abc import Iterable
 
 from tabulate import tabulate
 
 from gill_lite.errors import GillError
 from gill_lite.fetching import hub
-from gill_lite.fetching.cc3m import write_cc3m
 from gill_lite.fetching.checksums import Checksums
-from gill_lite.fetching.download import Refused, check_kind, download, is_offline
+from gill_lite.fetching.download import check_kind, download, refuse_offline
 from gill_lite.fetching.pictures import bytes_here, fetch_pictures
-from gill_lite.fetching.sources import GB, MB, File, Model, Source, human, load_sources
+from gill_lite.fetching.sources import GB, MB, File, Source, human, load_sources
 from gill_lite.fetching.unpack import unpack
-from gill_lite.files import only_one
+from gill_lite.files import only_one, tidy
 
 
 def fetch(names, data_dir, dry_run: bool = False, sources=None) -> None:
     """Bring the sources called `names` into `data_dir` (models: into the hub's cache).
 
     sources: a JSON file that changes the table of `sources.py`. dry_run: print it only.
-    Raises GillError for what cannot be had; the same call again continues.
+    Raises GillError for what cannot be had; the same call again brings what is missing.
     """
     table = load_sources(sources)
     chosen = [table[name] for name in dict.fromkeys(names)]
     if dry_run:
         print(describe(chosen, data_dir))
         return
-    with only_one(data_dir):  # two downloads into one .part would spoil it
+    with only_one(data_dir):
         checksums = Checksums(data_dir)
         files = {s.name: [f for f in s.files if not _is_here(f, checksums)] for s in chosen}
         wanted = {s.name: s.model for s in chosen if s.model}
         models = {name: m for name, m in wanted.items() if not hub.is_here(m, checksums)}
-        if is_offline():
-            _refuse_offline([f.path for fs in files.values() for f in fs], models.values())
+        missing = [file.path for each in files.values() for file in each]
+        refuse_offline([*missing, *(model.repo for model in models.values())])
         plans = {name: hub.plan(model, checksums) for name, model in models.items()}
         check_space(chosen, files, plans, checksums)
         for source in chosen:
@@ -47,16 +45,13 @@ def describe(chosen: list[Source], data_dir) -> str:
     """The table of `--dry-run`: where each file comes from, its size and its licence."""
     rows = []
     for source in chosen:
-        start = len(rows)
-        rows += [[source.name, file.url, human(file.size)] for file in source.files]
+        parts = [(file.url, file.size) for file in source.files]
         if source.pictures:
-            rows.append([source.name, "each picture's own URL", human(source.pictures_size)])
+            parts.append(("each picture's own URL", source.pictures_size))
         if model := source.model:
             at = model.revision or "the commit of the first download"
-            rows.append([source.name, f"{model.repo} at {at}", human(model.size)])
-        if len(rows) == start:
-            rows.append([source.name, source.what, human(0)])
-        rows[start:] = [[*row, source.licence] for row in rows[start:]]
+            parts.append((f"{model.repo} at {at}", model.size))
+        rows += [[source.name, place, human(size), source.licence] for place, size in parts]
     lines = [tabulate(rows, headers=["source", "from", "size", "licence"]), ""]
     lines += [f"{source.name}: {source.note}" for source in chosen if source.note]
     total = human(sum(_stated(source) for source in chosen))
@@ -69,7 +64,7 @@ def check_space(chosen, files: dict, plans: dict, checksums: Checksums) -> None:
 
     files: source -> files to download; plans: source -> hub.Plan of a model.
     """
-    here = sum(_missing_bytes(file, checksums) for each in files.values() for file in each)
+    here = sum(file.size + file.unpacked for each in files.values() for file in each)
     for source in chosen:
         if source.pictures:
             here += max(0, source.pictures_size - bytes_here(source, checksums))
@@ -89,12 +84,6 @@ def check_space(chosen, files: dict, plans: dict, checksums: Checksums) -> None:
             )
 
 
-def _missing_bytes(file: File, checksums: Checksums) -> int:
-    part = checksums.data_dir / f"{file.path}.part"
-    have = part.stat().st_size if part.is_file() else 0
-    return max(0, file.size - have) + file.unpacked
-
-
 def _stated(source: Source) -> int:
     files = sum(file.size for file in source.files)
     return files + source.pictures_size + (source.model.size if source.model else 0)
@@ -111,9 +100,6 @@ def _fetch_one(source: Source, files: list[File], plan, checksums: Checksums) ->
     if plan:
         hub.fetch_model(plan, checksums)
     checksums.save()
-    if source.name == "cc3m":
-        print(write_cc3m(checksums.data_dir / "cc3m"))
-        return
     where = checksums.data_dir / source.name
     if source.model:
         known = checksums.models[source.model.repo]
@@ -140,36 +126,19 @@ def _is_here(file: File, checksums: Checksums) -> bool:
 def _fetch_file(file: File, checksums: Checksums) -> None:
     path = checksums.data_dir / file.path
     recorded = checksums.archives.get(file.path) or checksums.files.get(file.path, {}).get("sha256")
+    known, most = file.sha256 or recorded, 4 * file.size + 200 * MB
+    tidy(path.parent, "*")
     digest = download(
-        file.url,
-        path,
-        file.kind,
-        sha256_expected=file.sha256 or recorded,
-        most=file.size if file.sha256 else 4 * file.size + 200 * MB,
-        unfinished=checksums.unfinished,
-        save=checksums.save,
+        file.url, path, file.kind, known_sha256=known, most=file.size if file.sha256 else most
     )
-    if not file.members:
-        checksums.note(file.path, file.url, digest)
-    else:
+    if file.members:
         try:
-            paths = unpack(path, file.members, path.parent, 4 * file.unpacked + GB)
-        except Refused:
-            path.unlink()
-            raise
+            members = unpack(path, file.members, path.parent, 4 * file.unpacked + GB)
+        finally:
+            path.unlink()  # its sha256 stays on record
         checksums.archives[file.path] = digest
-        for member in paths:
+        for member in members:
             checksums.note(member.relative_to(checksums.data_dir).as_posix(), file.path)
-        path.unlink()  # its sha256 stays on record
+    else:
+        checksums.note(file.path, file.url, digest)
     checksums.save()
-
-
-# ---- what may not be ---------------------------------------------------------------------
-
-
-def _refuse_offline(files: list[str], models: Iterable[Model]) -> None:
-    if missing := [*files, *(model.repo for model in models)]:
-        raise GillError(
-            f"HF_HUB_OFFLINE is set, so nothing is downloaded; missing: {', '.join(missing)}; "
-            "unset it where there is a network, or copy the data folder and HF_HOME from there"
-        )

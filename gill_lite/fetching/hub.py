@@ -5,7 +5,9 @@ weights as pickles only is converted: the tensors, read with weights_only=True, 
 safetensors files beside the model's configuration, where from_pretrained finds them.
 """
 
+import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,7 +17,7 @@ from tqdm.auto import tqdm
 from gill_lite.errors import GillError
 from gill_lite.fetching.checksums import Checksums
 from gill_lite.fetching.sources import Model
-from gill_lite.files import sha256, tidy, whole_file, write_json
+from gill_lite.files import sha256, writing
 
 PICKLES = "pytorch_model*.bin"
 SHARD = 2 * 10**9  # bytes of tensors in one converted file
@@ -113,38 +115,24 @@ def fetch_model(plan: Plan, checksums: Checksums) -> Path:
 def convert_pickles(paths: list[Path], folder: Path) -> list[str]:
     """Turn the shards `paths` of a PyTorch checkpoint into safetensors in `folder`.
 
-    Returns the names written: files of at most 2 GB and the index that from_pretrained reads,
-    which comes last. Nothing in the shards is executed. Raises GillError where one is damaged.
+    Returns the names written: files of some 2 GB and the index that from_pretrained reads, which
+    comes last. Nothing in the shards is executed. Raises GillError where one is damaged.
     """
     import torch
+    from huggingface_hub import save_torch_state_dict
 
-    weight_map, total, chunk, names = {}, 0, {}, []
-    tidy(folder, "model-*.safetensors")
-    for path in tqdm(paths, desc="converting to safetensors", unit="shard", delay=2):
+    tensors: dict = {}
+    for path in paths:  # mapped, not read: they need no memory
         try:
-            tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            tensors |= torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         except Exception as error:  # unpickling raises anything on damaged bytes
             raise GillError(f"{path} cannot be read safely: {error}; fetch it again") from error
-        for name, tensor in tensors.items():
-            if sum(t.nbytes for t in chunk.values()) + tensor.nbytes > SHARD and chunk:
-                names.append(_write_chunk(chunk, folder, len(names)))
-            chunk[name] = tensor.clone(memory_format=torch.contiguous_format)
-            weight_map[name] = f"model-{len(names) + 1:05d}.safetensors"
-            total += tensor.nbytes
-    names.append(_write_chunk(chunk, folder, len(names)))
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    write_json(folder / "model.safetensors.index.json", index)
-    return [*names, "model.safetensors.index.json"]
-
-
-def _write_chunk(chunk: dict, folder: Path, number: int) -> str:
-    from safetensors.torch import save_file
-
-    name = f"model-{number + 1:05d}.safetensors"
-    with whole_file(folder / name) as temporary:
-        save_file(chunk, temporary, metadata={"format": "pt"})
-    chunk.clear()
-    return name
+    with writing(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".converting-") as made:
+        save_torch_state_dict(tensors, made, max_shard_size=SHARD)
+        names = sorted(os.listdir(made))  # "model-..." before "model.safetensors.index.json"
+        for name in names:
+            os.replace(Path(made, name), folder / name)
+    return names
 
 
 def _checked(folder: Path, files: dict, repo: str) -> dict[str, str]:

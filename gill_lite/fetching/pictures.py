@@ -1,8 +1,15 @@
-"""VIST's pictures, one by one from the URLs in its file, as the official code takes them."""
+"""VIST's pictures, one by one from the URLs in its file, as the official code takes them.
+
+Such a URL was written by nobody here: it is asked for on the public internet only, redirects
+included, so that it cannot reach this machine or its local network.
+"""
 
 import re
+import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import lru_cache, partial
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,11 +18,10 @@ from tqdm.auto import tqdm
 from gill_lite.datasets.images import SUFFIXES
 from gill_lite.datasets.reading import MAX_SKIPPED, need
 from gill_lite.errors import GillError
-from gill_lite.fetching.addresses import public_session
 from gill_lite.fetching.checksums import Checksums
-from gill_lite.fetching.download import Refused, check_kind, download, is_offline
+from gill_lite.fetching.download import Refused, check_kind, download, is_offline, refuse_offline
 from gill_lite.fetching.sources import MB, Source
-from gill_lite.files import read_json
+from gill_lite.files import read_json, tidy
 
 THREADS = 8  # pictures at a time
 MOST = 200 * MB  # bytes of one picture
@@ -31,17 +37,10 @@ def fetch_pictures(source: Source, checksums: Checksums) -> None:
     """
     urls, without = picture_urls(checksums.data_dir / _vist_file(source))
     todo = _missing(urls, _vist_file(source).parent / FOLDER, checksums)
-    if is_offline() and (unknown := set(todo) - set(checksums.refused)):
-        raise GillError(
-            f"HF_HUB_OFFLINE is set, so nothing is downloaded; missing: {len(unknown)} pictures "
-            f"of {source.name}, the first is {min(unknown)}"
-        )
-    try:
-        if not is_offline():
-            hosts = frozenset(str(urlsplit(file.url).hostname) for file in source.files)
-            _download_all(todo, checksums, hosts)
-    finally:
-        checksums.save()
+    refuse_offline(sorted(todo.keys() - checksums.refused.keys()))
+    if not is_offline():
+        hosts = frozenset(str(urlsplit(file.url).hostname) for file in source.files)
+        _download_all(todo, checksums, hosts)
     reasons = Counter(checksums.refused[name] for name in todo if name in checksums.refused)
     reasons += Counter({"no URL": without})
     lost, total = reasons.total(), len(urls) + without
@@ -63,9 +62,8 @@ def picture_urls(vist_json) -> tuple[dict[str, str], int]:
     if unsafe := [name for name in used if not re.fullmatch(r"[\w-]+", name)]:
         raise GillError(f"VIST file {vist_json} has the photo id {min(unsafe)!r}; fetch it again")
     known = {str(image.get("id")): image["url_o"] for image in images if image.get("url_o")}
-    return {photo_id: known[photo_id] for photo_id in sorted(used & set(known))}, len(
-        used - set(known)
-    )
+    urls = {photo_id: known[photo_id] for photo_id in sorted(used & known.keys())}
+    return urls, len(used) - len(urls)
 
 
 def bytes_here(source: Source, checksums: Checksums) -> int:
@@ -79,20 +77,19 @@ def bytes_here(source: Source, checksums: Checksums) -> int:
 
 
 def _vist_file(source: Source) -> Path:
-    """Below the data folder: the VIST file whose pictures to take. GillError for other sources."""
-    if source.pictures is None:
-        raise GillError(f"{source.name} names no file of pictures")
-    return Path(source.pictures)
+    """Below the data folder: the VIST file whose pictures to take."""
+    return Path(str(source.pictures))
 
 
 def _missing(urls: dict[str, str], folder: Path, checksums: Checksums) -> dict[str, str]:
     """Name below the data folder -> URL, of those that are not here as recorded."""
     there = checksums.data_dir / folder
     there.mkdir(parents=True, exist_ok=True)
+    tidy(there, "*")
     stems = {path.stem: path.name for path in there.iterdir() if path.suffix.lower() in SUFFIXES}
     todo = {}
     for photo_id, url in tqdm(urls.items(), desc="looking for pictures", delay=2):
-        suffix = Path(urlsplit(url).path).suffix.lower()
+        suffix = Path(url.partition("?")[0]).suffix.lower()
         default = f"{photo_id}{suffix if suffix in SUFFIXES else '.jpg'}"
         name = (folder / stems.get(photo_id, default)).as_posix()
         if photo_id in stems and name not in checksums.files:  # of a run that was killed
@@ -111,22 +108,14 @@ def _download_all(todo: dict[str, str], checksums: Checksums, hosts: frozenset[s
 
     hosts: where the list of URLs came from; the others that it names must be public.
     """
-
-    def one(name: str, url: str) -> str:
-        known = checksums.files.get(name, {}).get("sha256")
-        options: dict = {
-            "sha256_expected": known,
-            "most": MOST,
-            "seconds": SECONDS,
-            "progress": False,
-        }
-        with public_session(hosts) as session:
-            path = checksums.data_dir / name
-            return download(url, path, "picture", session=session, **options)
-
+    options = {"most": MOST, "seconds": SECONDS, "progress": False}
+    one = partial(download, kind="picture", check_url=partial(check_public, hosts), **options)
     pool = ThreadPoolExecutor(THREADS)
     try:
-        jobs = {pool.submit(one, name, url): name for name, url in todo.items()}
+        jobs = {}
+        for name, url in todo.items():
+            known = checksums.files.get(name, {}).get("sha256")
+            jobs[pool.submit(one, url, checksums.data_dir / name, known_sha256=known)] = name
         for job in tqdm(as_completed(jobs), total=len(jobs), desc="pictures", delay=2):
             name = jobs[job]
             try:
@@ -136,3 +125,35 @@ def _download_all(todo: dict[str, str], checksums: Checksums, hosts: frozenset[s
                 checksums.refused[name] = error.reason
     finally:
         pool.shutdown(cancel_futures=True)
+        checksums.save()
+
+
+# ---- addresses ---------------------------------------------------------------------------
+
+
+def check_public(trusted: frozenset[str], url: str) -> None:
+    """Refuse a URL that leads elsewhere than to a public address or a trusted host."""
+    try:
+        host = urlsplit(url).hostname
+    except ValueError as error:
+        raise Refused("no such address", f"{url} cannot be asked for: {error}") from error
+    if host and host not in trusted and not all(map(_is_public, _addresses(host))):
+        raise Refused(
+            "no public address",
+            f"{url} leads to this machine or its local network and is not asked for",
+        )
+
+
+def _is_public(address: str) -> bool:
+    address = ip_address(address)
+    return (getattr(address, "ipv4_mapped", None) or address).is_global
+
+
+@lru_cache(maxsize=1024)
+def _addresses(host: str) -> tuple[str, ...]:
+    """What the name stands for; nothing where only a proxy, or nobody, knows it."""
+    try:
+        found = socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        return ()
+    return tuple({str(address[0]) for *_, address in found})

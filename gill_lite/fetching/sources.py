@@ -42,7 +42,6 @@ class Source:
     """One word that `gill-lite fetch` takes."""
 
     name: str
-    what: str
     licence: str
     files: tuple[File, ...] = ()
     model: Model | None = None
@@ -54,10 +53,25 @@ class Source:
 TEXT = ("*.json", "*merges.txt")  # configurations and tokenizers
 GITHUB = "https://github.com/kohjingyu/gill/raw/main"
 DROPBOX = "https://www.dropbox.com/s"
+VIST = "https://visionandlanguage.net/VIST/json_files/story-in-sequence"
 
 
 def _model(repo: str, *weights: str) -> Model:
     return Model(repo, REVISIONS.get(repo), (*TEXT, *weights), DOWNLOADS[repo] * MB)
+
+
+def _checkpoint(name: str, kind: str, size: int, sha256: str | None = None) -> File:
+    return File(f"gill/{name}", f"{GITHUB}/checkpoints/gill_opt/{name}", kind, size, sha256)
+
+
+def _votes(kind: str, size: int, sha256: str) -> File:
+    name = f"PartiPromptsAllDecisions_{kind}.tsv"
+    return File(f"partiprompts/{name}", f"{GITHUB}/data/{name}", "tsv", size, sha256)
+
+
+def _visdial(name: str, place: str, size: int, member: str, unpacked: int) -> File:
+    url = f"{DROPBOX}/{place}/{name}?dl=1"
+    return File(f"visdial/{name}", url, "zip", size * MB, None, (member,), unpacked * MB)
 
 
 SOURCES = {
@@ -65,27 +79,15 @@ SOURCES = {
     for source in (
         Source(
             "gill",
-            "the official GILL checkpoint: joints, [IMG] rows, decision classifier",
             "Apache-2.0",
             (
-                File(
-                    "gill/model_args.json",
-                    f"{GITHUB}/checkpoints/gill_opt/model_args.json",
-                    "json",
-                    741,
+                _checkpoint(
+                    "model_args.json", "json", 741,
                     "83f5afcfd1ad34495ef10cbd77414d09d866cc5dcbfc37dad06cce6274e66705",
                 ),
-                File(
-                    "gill/pretrained_ckpt.pth.tar",
-                    f"{GITHUB}/checkpoints/gill_opt/pretrained_ckpt.pth.tar",
-                    "torch",
-                    96 * MB,
-                ),
-                File(
-                    "gill/decision_model.pth.tar",
-                    f"{GITHUB}/checkpoints/gill_opt/decision_model.pth.tar",
-                    "torch",
-                    33_831,
+                _checkpoint("pretrained_ckpt.pth.tar", "torch", 96 * MB),
+                _checkpoint(
+                    "decision_model.pth.tar", "torch", 33_831,
                     "6b039007a302c82f2cd51f82a261ec12837f31ce1c06b34ab2ade108a2d2a850",
                 ),
             ),
@@ -93,20 +95,17 @@ SOURCES = {
         ),
         Source(
             "clip",
-            "CLIP ViT-L/14, the visual encoder",
             "MIT (OpenAI's CLIP repository)",
             model=_model(PAPER.vision, "model.safetensors"),
         ),
         Source(
             "opt",
-            "OPT-6.7B, the language model",
             "OPT licence, research only",
             model=_model(PAPER.lm, "model*.safetensors"),
             note="the pinned commit has pickles only: they are turned into safetensors here",
         ),
         Source(
             "sd",
-            "Stable Diffusion 1.5, the generator",
             "CreativeML OpenRAIL-M",
             model=_model(
                 PAPER.diffusion,
@@ -117,17 +116,11 @@ SOURCES = {
         ),
         Source(
             "vist",
-            "VIST validation stories and their pictures",
             "pictures: each its own Flickr licence",
             (
                 File(
-                    "vist/SIS-with-labels.tar.gz",
-                    "https://visionandlanguage.net/VIST/json_files/story-in-sequence/"
-                    "SIS-with-labels.tar.gz",
-                    "tar",
-                    23 * MB,
-                    members=("val.story-in-sequence.json",),
-                    unpacked=25 * MB,
+                    "vist/SIS-with-labels.tar.gz", f"{VIST}/SIS-with-labels.tar.gz", "tar",
+                    23 * MB, members=("val.story-in-sequence.json",), unpacked=25 * MB,
                 ),
             ),
             pictures="vist/val.story-in-sequence.json",
@@ -135,56 +128,33 @@ SOURCES = {
         ),
         Source(
             "visdial",
-            "VisDial 1.0 validation dialogues and their pictures",
             "dialogues: CC BY 4.0; pictures: as COCO's",
             (
-                File(
-                    "visdial/visdial_1.0_val.zip",
-                    f"{DROPBOX}/ibs3a0zhw74zisc/visdial_1.0_val.zip?dl=1",
-                    "zip",
-                    20 * MB,
-                    members=("visdial_1.0_val.json",),
-                    unpacked=80 * MB,
+                _visdial(
+                    "visdial_1.0_val.zip", "ibs3a0zhw74zisc", 20, "visdial_1.0_val.json", 80
                 ),
-                File(
-                    "visdial/VisualDialog_val2018.zip",
-                    f"{DROPBOX}/twmtutniktom7tu/VisualDialog_val2018.zip?dl=1",
-                    "zip",
-                    350 * MB,
-                    members=("VisualDialog_val2018/VisualDialog_val2018_*.jpg",),
-                    unpacked=350 * MB,
+                _visdial(
+                    "VisualDialog_val2018.zip", "twmtutniktom7tu", 350,
+                    "VisualDialog_val2018/VisualDialog_val2018_*.jpg", 350,
                 ),
             ),
         ),
         Source(
             "partiprompts",
-            "PartiPrompts with the official generate-or-retrieve votes",
             "Apache-2.0",
             (
-                File(
-                    "partiprompts/PartiPromptsAllDecisions_Alignment.tsv",
-                    f"{GITHUB}/data/PartiPromptsAllDecisions_Alignment.tsv",
-                    "tsv",
-                    157_217,
+                _votes(
+                    "Alignment", 157_217,
                     "d4b4db42cede8fca6a84a88a4a4d238d113109482391615417c1c1eef441cc37",
                 ),
-                File(
-                    "partiprompts/PartiPromptsAllDecisions_Realism.tsv",
-                    f"{GITHUB}/data/PartiPromptsAllDecisions_Realism.tsv",
-                    "tsv",
-                    157_204,
+                _votes(
+                    "Realism", 157_204,
                     "28eadd13856a5703c9fde212aad05336f554293824081d7b7d2e68fd23185dd8",
                 ),
             ),
         ),
-        Source(
-            "cc3m",
-            "CC3M, 3.3 million captioned pictures: the command that brings them",
-            "free use, Google LLC named as source; pictures: their owners'",
-            note="writes cc3m/img2dataset.sh; the list of URLs is behind Google's form",
-        ),
     )
-}
+}  # fmt: skip
 
 
 def load_sources(path=None) -> dict[str, Source]:

@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 from tenacity import wait_none
 
@@ -42,7 +43,8 @@ def test_a_caption_file_of_urls_is_refused_with_the_count(tmp_path, capsys):
 def fetched(tmp_path, monkeypatch, capsys):
     """`fetched(server, url)` downloads three pictures, one from `url`; what is told of it."""
     monkeypatch.setattr(download, "WAIT", wait_none())
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "http_proxy", "HTTP_PROXY"):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
     def run(server: LocalServer, url: str) -> str:
@@ -53,7 +55,7 @@ def fetched(tmp_path, monkeypatch, capsys):
         folder.mkdir()
         (folder / "val.json").write_text(json.dumps({"annotations": panels, "images": images}))
         archive = File("vist/sis.tar.gz", server.url("/sis.tar.gz"), "tar", 1)
-        source = Source("vist", "", "", (archive,), pictures="vist/val.json")
+        source = Source("vist", "", (archive,), pictures="vist/val.json")
         fetch_pictures.fetch_pictures(source, Checksums(tmp_path))
         assert sorted(p.name for p in (folder / "val_images").iterdir()) == ["0.png", "1.png"]
         return capsys.readouterr().out
@@ -81,7 +83,10 @@ def test_a_redirect_to_a_private_address_is_not_followed(fetched):
         assert server.requests("/secret.png") == []
 
 
-@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://example.com/a.png", "a.png"])
+@pytest.mark.parametrize(
+    "url",
+    ["file:///etc/hostname", "ftp://example.com/a.png", "a.png", "http://[x/a.png"],
+)
 def test_only_http_is_asked(fetched, url):
     with LocalServer() as server:
         assert "1 of 3 pictures cannot be had (no such address 1)" in fetched(server, url)
