@@ -119,22 +119,27 @@ def _told(error: Exception) -> str:
 
 def _receive(url: str, part: Path, kind: str, most, end, check_url, progress: bool) -> None:
     """One attempt to bring `url` into the file `part`, by the time `end`."""
-    asked = {"headers": HEADERS, "timeout": TIMEOUT, "stream": True}
     check_url(url)
 
     def look(answer, **_) -> None:  # at every answer, those that lead elsewhere among them
         if answer.is_redirect:
             check_url(urljoin(answer.url, answer.headers["Location"]))
 
-    with requests.get(url, hooks={"response": look}, **asked) as answer, open(part, "wb") as file:
-        length = _length(answer, url, kind, most, part.parent)
-        bar = {"unit": "B", "unit_scale": True, "delay": 2, "desc": url.rpartition("/")[2]}
-        with tqdm(total=length or None, disable=not progress, **bar) as shown:
-            for piece in _pieces(answer, end):
-                shown.update(file.write(piece))
-                _check_size(url, file.tell(), most)
-                if time.monotonic() > end:
-                    raise Refused("too slow", f"{url} comes too slowly; nothing is kept")
+    with (
+        requests.get(
+            url, stream=True, timeout=TIMEOUT, headers=HEADERS, hooks={"response": look}
+        ) as answer,
+        open(part, "wb") as file,
+        tqdm(
+            total=_length(answer, url, kind, most, part.parent) or None, disable=not progress,
+            desc=url.rpartition("/")[2], unit="B", unit_scale=True, delay=2,
+        ) as bar,
+    ):  # fmt: skip
+        for piece in _pieces(answer, end):
+            bar.update(file.write(piece))
+            _check_size(url, file.tell(), most)
+            if time.monotonic() > end:
+                raise Refused("too slow", f"{url} comes too slowly; nothing is kept")
 
 
 def _length(answer, url: str, kind: str, most, folder: Path) -> int:

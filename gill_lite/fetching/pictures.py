@@ -108,14 +108,17 @@ def _download_all(todo: dict[str, str], checksums: Checksums, hosts: frozenset[s
 
     hosts: where the list of URLs came from; the others that it names must be public.
     """
-    options = {"most": MOST, "seconds": SECONDS, "progress": False}
-    one = partial(download, kind="picture", check_url=partial(check_public, hosts), **options)
+
+    def one(name: str, url: str) -> str:
+        return download(
+            url, checksums.data_dir / name, "picture", most=MOST, seconds=SECONDS, progress=False,
+            known_sha256=checksums.files.get(name, {}).get("sha256"),
+            check_url=partial(check_public, hosts),
+        )  # fmt: skip
+
     pool = ThreadPoolExecutor(THREADS)
     try:
-        jobs = {}
-        for name, url in todo.items():
-            known = checksums.files.get(name, {}).get("sha256")
-            jobs[pool.submit(one, url, checksums.data_dir / name, known_sha256=known)] = name
+        jobs = {pool.submit(one, name, url): name for name, url in todo.items()}
         for job in tqdm(as_completed(jobs), total=len(jobs), desc="pictures", delay=2):
             name = jobs[job]
             try:
