@@ -23,7 +23,7 @@ SETTINGS = {  # of an answer, and what the option is about; `Settings` has types
     "num_generated": "candidates to draw for a picture",
     "ret_scale_factor": "above 1: pictures come more often",
     "gen_scale_factor": "the same once more",
-    "temperature": "0: always the likeliest word",
+    "temperature": "how much chance chooses the words; 0: always the likeliest",
     "top_p": "words are drawn from the likeliest that hold this share",
     "guidance_scale": "how closely a drawn picture follows (default: the profile's)",
     "num_inference_steps": "denoising steps (default: the profile's)",
