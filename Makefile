@@ -48,7 +48,7 @@ student: $(STAMP) ## the course to hand out, without solutions and outputs, in b
 teacher: $(STAMP) ## the course with solutions and a marking sheet, in build/teacher
 	$(BIN)/python -m gill_lite.course.hand_out teacher
 
-bench: $(STAMP) ## measure speed and memory beside the plain algorithm, on a machine that does nothing else; README's table
+bench: $(STAMP) ## measure speed and memory beside the plain algorithm, on a machine that does nothing else; docs/benchmarks.md
 	@mkdir -p runs/bench
 	$(BIN)/python -m pytest -q benchmarks/bench_*.py --benchmark-json=runs/bench/benchmarks.json $(ARGS)
 	$(BIN)/python -m benchmarks.table runs/bench/benchmarks.json

@@ -1,1 +1,1 @@
-"""How fast, how large: `make bench` measures it and writes README's table; docs/benchmarks.md."""
+"""How fast, how large: `make bench` measures it and writes docs/benchmarks.md."""

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import pandas as pd
 from tabulate import tabulate
 
-from benchmarks.table import placed
 from gill_lite.evaluation.evaluate import Evaluation, prepare
 from gill_lite.evaluation.metrics import mean_interval, paired_interval
 from gill_lite.evaluation.run import batches
 from gill_lite.evaluation.tables import TABLES
+from gill_lite.experiments.readme import placed
 from gill_lite.files import read_text, write_json, write_text
 from gill_lite.profiles import MINI
 from gill_lite.provenance import collect, repository_root

@@ -1,11 +1,10 @@
 """Write what `make bench` measured: `python -m benchmarks.table runs/bench/benchmarks.json`.
 
-results/benchmarks.json keeps rows, shares, points of growth and where they come from; README's
-table, the second one in docs/benchmarks.md and docs/growth.png are made of it. What was taken
-with --quick or -k is only printed.
+results/benchmarks.json keeps rows, shares, points of growth and where they come from; the tables
+of docs/benchmarks.md and docs/growth.png are made of it. What was taken with --quick or -k is
+only printed.
 """
 
-import re
 import sys
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from tabulate import tabulate
 
 from benchmarks import plots
 from benchmarks.record import at_most
-from gill_lite.errors import GillError
 from gill_lite.experiments import reproduce
+from gill_lite.experiments.readme import placed
 from gill_lite.files import read_json, read_text, write_json, write_text
 from gill_lite.provenance import repository_root
 
@@ -86,7 +85,7 @@ def verdict(row: dict) -> str:
 
 
 def rows_table(result: dict) -> str:
-    """README's table, and the machine it was taken on."""
+    """The table of what was measured, and the machine it was taken on."""
     cells = [
         [
             row["what"], row["weights"], amount(row["ours"], row["unit"]),
@@ -110,14 +109,6 @@ def where_table(result: dict) -> str:
     return tabulate(cells, ("part of drawing and scoring Table 1", "time"), tablefmt="github")
 
 
-def placed(text: str, name: str, table: str) -> str:
-    """The page with `table` between its markers. GillError where it has none."""
-    place = re.compile(rf"(<!-- {name}:[^>]*-->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    if not place.search(text):
-        raise GillError(f"the page lacks the lines <!-- {name}: --> and <!-- /{name} -->")
-    return place.sub(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", text)
-
-
 def main(measured: dict) -> None:
     """Print the table; if all of it was measured, keep it and write the pages."""
     root = repository_root()
@@ -126,11 +117,9 @@ def main(measured: dict) -> None:
     if not measured["whole"]:
         return
     write_json(root / "results" / "benchmarks.json", result)
-    for page, name, table in (
-        ("README.md", "benchmarks", rows_table(result)),
-        ("docs/benchmarks.md", "where", where_table(result)),
-    ):
-        write_text(root / page, placed(read_text(root / page), name, table))
+    path = root / "docs" / "benchmarks.md"
+    page = placed(read_text(path), "benchmarks", rows_table(result))
+    write_text(path, placed(page, "where", where_table(result)))
     plots.growth(result["growth"], root / "docs" / "growth.png")
 
 

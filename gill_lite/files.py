@@ -201,7 +201,7 @@ def cut_log(path, start: int) -> None:
 
 def refuse_other_settings(place, theirs: dict, ours: dict, mend: str) -> None:
     """Raise GillError with each difference where `place` was made by other settings than `ours`."""
-    there, now = flat(theirs), flat(json.loads(json.dumps(ours)))
+    there, now = _flat(theirs), _flat(json.loads(json.dumps(ours)))
     differ = [
         f"{name} was {there.get(name, 'absent')!r} and is {now.get(name, 'absent')!r}"
         for name in sorted(there.keys() | now.keys())
@@ -211,12 +211,12 @@ def refuse_other_settings(place, theirs: dict, ours: dict, mend: str) -> None:
         raise GillError(f"{place} was made by other settings ({'; '.join(differ)}); {mend}")
 
 
-def flat(settings: dict, above: str = "") -> dict:
+def _flat(settings: dict, above: str = "") -> dict:
     """Nested settings side by side: {"a": {"b": 1}} -> {"a.b": 1}."""
     found = {}
     for name, value in settings.items():
         nested = isinstance(value, dict) and value
-        found |= flat(value, f"{above}{name}.") if nested else {above + name: value}
+        found |= _flat(value, f"{above}{name}.") if nested else {above + name: value}
     return found
 
 

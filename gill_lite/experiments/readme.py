@@ -1,11 +1,13 @@
-"""Write README.md's course table and results: `python -m gill_lite.experiments.readme`.
+"""Write README.md's tables and docs/results.md: `python -m gill_lite.experiments.readme`.
 
-The course table is read from the notebooks' first cells, the results from the reference runs.
+The course table is read from the notebooks' first cells, results from the reference runs; the
+picture is what README's own lines of Python draw.
 """
 
 import re
 from pathlib import Path
 
+from gill_lite.errors import GillError
 from gill_lite.experiments import reproduce
 from gill_lite.files import read_json, read_text, write_text
 from gill_lite.provenance import repository_root
@@ -13,8 +15,46 @@ from gill_lite.report import claims
 from gill_lite.report import numbers as tables
 from gill_lite.report import page as report
 
-COURSE = re.compile(r"(<!-- course:[^>]*-->\n).*?(<!-- /course -->)", re.DOTALL)
-PLACE = re.compile(r"(<!-- results:[^>]*-->\n).*?(<!-- /results -->)", re.DOTALL)
+# README's three: longer contexts, the mapper, pictures in the context.
+TELLING = ("vist-text-gain", "mappers-linear-insufficient", "vist-images-help")
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+def placed(text: str, name: str, part: str) -> str:
+    """The page with `part` between its markers. Raises GillError where it has none."""
+    place = re.compile(rf"(<!-- {name}:[^>]*-->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    if not place.search(text):
+        raise GillError(f"the page lacks the lines <!-- {name}: --> and <!-- /{name} -->")
+    return place.sub(lambda found: f"{found[1]}\n{part}\n\n{found[2]}", text)
+
+
+def with_course(readme: str, folder: Path) -> str:
+    """README's text with its course table made anew: a row a notebook."""
+    import nbformat
+
+    rows = []
+    for path in sorted(folder.glob("*.ipynb")):
+        text = nbformat.read(path, as_version=4).cells[0].source
+        [todo] = re.findall(r"\*\*What you will do:\*\* ([^,.\n]*)", text)
+        [took] = re.findall(r"\*\*Measured:\*\* (\d+) seconds", text)
+        rows.append((path.stem[:2], f"[{todo}](notebooks/{path.name})", f"{took} s"))
+    return placed(readme, "course", _table(("", "what you will do", "takes"), rows))
+
+
+def with_findings(readme: str, results: list[dict]) -> str:
+    """README's text with the count of claims, and the three that tell most, made anew."""
+    verdicts = claims.all_verdicts(results)
+    shown = claims.verdict_table([row for row in verdicts if row["id"] in TELLING])
+    table = _table(shown.columns, shown.itertuples(index=False))
+    return placed(readme, "findings", f"**{claims.count_text(verdicts)}**\n\n{table}")
+
+
+def with_results(page: str, results: list[dict]) -> str:
+    """The text of docs/results.md with every verdict and every table made anew."""
+    verdicts = claims.all_verdicts(results)
+    table = claims.verdict_table(verdicts).to_markdown(index=False)
+    parts = [f"**{claims.count_text(verdicts)}**", table, cost_text(results)]
+    return placed(page, "results", "\n\n".join([*parts, *map(results_section, results)]))
 
 
 def results_section(result: dict) -> str:
@@ -23,22 +63,14 @@ def results_section(result: dict) -> str:
     asked = ", ".join(f"{value} {name.removeprefix('num_')}" for name, value in settings.items()
                       if name.startswith("num_"))  # fmt: skip
     seeds = len(settings["seeds"])
-    title = result["title"] + "." * (not result["title"].endswith("?"))
     return (
-        f"**{title}** {asked}; {seeds} seed{'s' * (seeds > 1)} of the joints; "
-        f"{report.counts_text(result)}\n\n"
-        f"{tables.to_markdown(tables.results_table(result['rows']))}\n"
+        f"## {result['title']}\n\n"
+        f"{asked}; {seeds} seed{'s' * (seeds > 1)} of the joints; {report.counts_text(result)}\n\n"
+        f"{tables.to_markdown(tables.results_table(result['rows']))}"
     )
 
 
-def claims_section(results: list[dict]) -> str:
-    """How many claims are reproduced, and the verdict on each, as markdown."""
-    rows = claims.all_verdicts(results)
-    table = claims.verdict_table(rows)
-    return f"**{claims.count_text(rows)}**\n\n{table.to_markdown(index=False)}\n"
-
-
-def cost_section(results: list[dict]) -> str:
+def cost_text(results: list[dict]) -> str:
     """What all tables together took, and on what."""
     about = [result["provenance"] for result in results]
     minutes = sum(one["wall_seconds"] for one in about) / 60
@@ -48,7 +80,7 @@ def cost_section(results: list[dict]) -> str:
     }
     return (
         f"All tables together, each picture drawn once: {minutes:.0f} minutes and at most "
-        f"{memory:,.0f} MB ({' and '.join(sorted(machines))}).\n"
+        f"{memory:,.0f} MB ({' and '.join(sorted(machines))})."
     )
 
 
@@ -60,34 +92,22 @@ def reference_runs(folder: Path) -> list[dict]:
     ]
 
 
-def course_table(folder: Path) -> str:
-    """A row a notebook: link, what one does in it, what running it took."""
-    import nbformat
-    import pandas as pd
-
-    rows = []
-    for path in sorted(folder.glob("*.ipynb")):
-        text = nbformat.read(path, as_version=4).cells[0].source
-        [todo] = re.findall(r"\*\*What you will do:\*\* (.*?)\.?$", text, re.MULTILINE)
-        [took] = re.findall(r"\*\*Measured:\*\* (\d+ seconds)", text)
-        name = f"[{path.stem}](notebooks/{path.name})"
-        rows.append({"notebook": name, "what you will do": todo, "measured": took})
-    return pd.DataFrame(rows).to_markdown(index=False)
+def _table(heads, rows) -> str:
+    """A markdown table without padding, which README has no room for."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def with_course(readme: str, folder: Path) -> str:
-    """The README's text with its course table made anew."""
-    return COURSE.sub(lambda m: f"{m[1]}\n{course_table(folder)}\n\n{m[2]}", readme)
-
-
-def with_results(readme: str, results: list[dict]) -> str:
-    """The README's text with its results section made anew."""
-    parts = [claims_section(results), cost_section(results), *map(results_section, results)]
-    sections = "\n".join(parts)
-    return PLACE.sub(lambda m: f"{m[1]}\n{sections}\n{m[2]}", readme)
+def main(root: Path) -> None:
+    """Write both pages and README's picture."""
+    results = reference_runs(root / "results")
+    readme = with_course(read_text(root / "README.md"), root / "notebooks")
+    write_text(root / "README.md", with_findings(readme, results))
+    page = root / "docs" / "results.md"
+    write_text(page, with_results(read_text(page), results))
+    [code] = PYTHON.findall(readme)
+    exec(code.replace("answer.png", str(root / "docs" / "answer.png")), {})
 
 
 if __name__ == "__main__":
-    root = repository_root()
-    readme = with_course(read_text(root / "README.md"), root / "notebooks")
-    write_text(root / "README.md", with_results(readme, reference_runs(root / "results")))
+    main(repository_root())

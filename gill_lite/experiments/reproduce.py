@@ -174,7 +174,7 @@ def prepare_folder(profile: str, output_dir: Path) -> Path:
         raise GillError(
             f"the table notebooks draw the mini world; in profile '{profile}' compute the tables "
             f"with `gill-lite evaluate --profile {profile}`, its data and joints, and then the "
-            "report with notebook 19 (README, At paper scale)"
+            "report with notebook 19 (docs/paper_scale.md)"
         )
     output_dir = output_dir.resolve()
     _make_folder(output_dir)

@@ -1,11 +1,10 @@
-"""The benchmark table: goals are judged and numbers written by code, README holds what was run."""
+"""The benchmark table: goals are judged and numbers written by code, as the page has them."""
 
 import pandas as pd
 import pytest
 
 from benchmarks import plots, sampler_steps, table
 from benchmarks.record import as_long, at_most, faster
-from gill_lite.errors import GillError
 from gill_lite.files import read_json, read_text
 from gill_lite.profiles import MINI
 from tests.helpers.places import ROOT
@@ -43,18 +42,11 @@ def test_the_exponent_of_a_square_is_two():
     assert plots.exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
 
 
-def test_a_page_without_a_place_is_refused():
-    page = "a\n<!-- where: x -->\nold\n<!-- /where -->\nb"
-    assert table.placed(page, "where", "new") == "a\n<!-- where: x -->\n\nnew\n\n<!-- /where -->\nb"
-    with pytest.raises(GillError, match="lacks the lines"):
-        table.placed("nothing", "where", "new")
-
-
 @pytest.mark.skipif(not RESULTS.is_file(), reason="`make bench` was not run yet")
 def test_the_pages_hold_what_was_measured():
     result = read_json(RESULTS)
-    assert table.rows_table(result) in read_text(ROOT / "README.md")
-    assert table.where_table(result) in read_text(ROOT / "docs" / "benchmarks.md")
+    page = read_text(ROOT / "docs" / "benchmarks.md")
+    assert table.rows_table(result) in page and table.where_table(result) in page
     assert (ROOT / "docs" / "growth.png").stat().st_size < 80_000
 
 

@@ -74,7 +74,7 @@ def test_single_captions_come_from_an_official_file(tmp_path):
 
 
 def test_the_report_notebook_judges_a_paper_run(alone):
-    """README, At paper scale: the claims of the tables that were run, all others "not run"."""
+    """docs/paper_scale.md: the claims of the tables that were run, all others "not run"."""
     name = "19_assemble_report.ipynb"
     parameters = {"profile": "paper", "output_dir": str(alone)}
     execute(repository_root() / "notebooks" / name, alone / name, parameters, progress=False)

@@ -12,8 +12,6 @@ from gill_lite.evaluation import protocol, run
 from gill_lite.evaluation.scorer import Scorer
 from gill_lite.evaluation.tables import CONTEXT, TABLE1, TABLE2, TOKENS, get_table
 from gill_lite.evaluation.tasks import VISDIAL, VIST, of_files, of_world
-from gill_lite.experiments.readme import reference_runs, with_course, with_results
-from gill_lite.experiments.reproduce import TABLES
 from gill_lite.files import DATA, read_json
 from gill_lite.report import claims
 from gill_lite.report import numbers as tables
@@ -212,19 +210,6 @@ def _close(mine, theirs) -> bool:
 def test_the_reference_run_is_of_these_weights(reference):
     now = provenance.sha256_of(DATA / "mini" / "manifest.json")
     assert reference["provenance"]["weights_manifest_sha256"] == now
-
-
-def test_the_readme_shows_the_reference_runs():
-    readme = (DATA.parent / "README.md").read_text(encoding="utf-8")
-    assert with_results(readme, reference_runs(RESULTS)) == readme
-    assert readme.count("eligible examples scored") == len(TABLES)
-
-
-def test_the_readme_lists_every_notebook():
-    readme = (DATA.parent / "README.md").read_text(encoding="utf-8")
-    assert with_course(readme, DATA.parent / "notebooks") == readme
-    for path in (DATA.parent / "notebooks").glob("*.ipynb"):
-        assert f"(notebooks/{path.name})" in readme
 
 
 def test_more_examples_than_there_are_is_one_sentence(tmp_path):

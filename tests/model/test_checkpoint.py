@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from gill_lite.errors import GillError
+from gill_lite.files import read_json
 from gill_lite.model import checkpoint, official
 from gill_lite.model.config import GillConfig
 from gill_lite.model.gill import build_gill
 from gill_lite.model.mappers import KINDS
+from gill_lite.profiles import PAPER
 from tests.helpers import tiny_backbones
 from tests.helpers.evil import Evil
+from tests.helpers.places import RECORDINGS
 
 PARTS = ("lm", "vision")
 
@@ -209,6 +212,14 @@ def test_official_arguments_that_we_do_not_know(folder, backbones, change, messa
     (path / official.ARGS).write_text(json.dumps(args))
     with pytest.raises(GillError, match=message):
         checkpoint.load_official(path, *frozen(backbones))
+
+
+def test_the_official_models_own_arguments_are_the_papers_sizes():
+    config = official.official_config(read_json(RECORDINGS / "model_args.json"), RECORDINGS)
+    for name in ("num_visual_tokens", "num_img_tokens", "ret_dim", "prompt_slots"):
+        assert getattr(config, name) == getattr(PAPER, name)
+    assert (config.mapper, config.prompt_width) == ("gill", 768)
+    assert config.img_token_ids == tuple(range(50266, 50274)), "behind <|image|>"
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(dumps(value))])

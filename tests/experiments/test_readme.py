@@ -1,0 +1,52 @@
+"""README.md and docs/results.md: written by code, true to the committed runs, short."""
+
+import pytest
+
+from gill_lite.errors import GillError
+from gill_lite.experiments import readme
+from gill_lite.experiments.reproduce import TABLES
+from tests.helpers.places import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BYTES = 10_000
+
+
+@pytest.fixture(scope="module")
+def results():
+    return readme.reference_runs(ROOT / "results")
+
+
+def test_it_can_be_read_in_one_sitting():
+    assert len(README.encode()) <= BYTES
+
+
+def test_it_lists_every_notebook():
+    folder = ROOT / "notebooks"
+    assert readme.with_course(README, folder) == README
+    for path in folder.glob("*.ipynb"):
+        assert f"(notebooks/{path.name})" in README
+
+
+def test_both_pages_show_the_reference_runs(results):
+    assert readme.with_findings(README, results) == README
+    assert README.count("reproduced |") == len(readme.TELLING), "a row each, with a verdict"
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    assert readme.with_results(page, results) == page
+    assert page.count("eligible examples scored") == len(TABLES)
+
+
+def test_its_lines_of_python_answer_and_draw(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib").use("agg")
+    monkeypatch.chdir(tmp_path)
+    [code] = readme.PYTHON.findall(README)
+    assert len([line for line in code.splitlines() if line]) <= 11
+    exec(code, {})
+    assert capsys.readouterr().out.strip() and (tmp_path / "answer.png").stat().st_size > 10_000
+
+
+def test_a_page_without_a_place_is_refused():
+    page = "a\n<!-- where: x -->\nold\n<!-- /where -->\nb"
+    new = "a\n<!-- where: x -->\n\nnew\n\n<!-- /where -->\nb"
+    assert readme.placed(page, "where", "new") == new == readme.placed(new, "where", "new")
+    with pytest.raises(GillError, match="lacks the lines"):
+        readme.placed("nothing", "where", "new")
