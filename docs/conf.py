@@ -98,7 +98,9 @@ def first_picture(chapter: Path, folder: Path) -> Path:
     """The picture a chapter shows first, written into `folder`."""
     outputs = [o for cell in nbformat.read(chapter, as_version=4).cells
                for o in cell.get("outputs", [])]  # fmt: skip
-    found = [(kind, o.data[kind]) for o in outputs for kind in PICTURES if kind in o.get("data", {})]
+    found = [
+        (kind, o.data[kind]) for o in outputs for kind in PICTURES if kind in o.get("data", {})
+    ]
     kind, content = found[0]
     path = folder / f"{chapter.stem}.{kind.removeprefix('image/')}"
     path.write_bytes(base64.b64decode(content))
@@ -114,7 +116,8 @@ def cards_of_chapters(app) -> str:
         picture = first_picture(chapter, folder)
         cards.append(
             f":::{{grid-item-card}} {title_of(chapter)}\n:link: ../notebooks/{chapter.stem}\n"
-            f":link-type: doc\n:img-top: {os.path.relpath(picture, app.confdir)}\n:img-alt: {chapter.stem}\n:::\n"
+            f":link-type: doc\n:img-top: {os.path.relpath(picture, app.confdir)}\n"
+            f":img-alt: first figure of {chapter.stem}\n:::\n"
         )
     return "\n::::{grid} 1 2 2 3\n:gutter: 3\n" + "".join(cards) + "::::\n"
 
@@ -152,8 +155,14 @@ def formula(display: bool):
     return visit, None
 
 
+def is_field(app, what, name, value, *_) -> bool | None:
+    """A NamedTuple's field says nothing that the signature does not say; None leaves the rest."""
+    return str(value.__doc__).startswith("Alias for field number") or None
+
+
 def setup(app) -> None:
     """Sphinx calls this."""
     app.add_html_math_renderer("mathml", formula(False), formula(True))
+    app.connect("autodoc-skip-member", is_field)
     app.connect("source-read", complete)
     app.connect("build-finished", finish)
