@@ -12,7 +12,8 @@ OUT ?=
 ARGS ?=
 TABLES ?=
 CPU ?=
-export PIP_USER = 0  # where pip is set to install for the user, an environment refuses
+# An environment refuses what pip is set to install for the user.
+export PIP_USER := 0
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
 else
