@@ -4,12 +4,16 @@
 #   make reproduce TABLES=1               one table, the quick form (1,2,mappers,context,tokens,retrieval,decide)
 #   make reproduce OUT=runs/mine         another run folder; the same one again continues it
 #   make reproduce ARGS="--seeds 0"      options of `gill-lite reproduce`
+#   make install CPU=1                   PyTorch's small CPU build, for every later command, too
 
 PYTHON ?= python3
 VENV := .venv
 OUT ?=
 ARGS ?=
 TABLES ?=
+CPU ?=
+# An environment refuses what pip is set to install for the user.
+export PIP_USER := 0
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
 else
@@ -17,11 +21,13 @@ BIN := $(VENV)/bin
 endif
 STAMP := $(VENV)/installed.lock
 
-.PHONY: help reproduce test lab demo pretrain notebooks student teacher bench clean
+.PHONY: help install reproduce test lab demo pretrain notebooks student teacher bench site clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+install: $(STAMP) ## install what the lock pins into .venv; CPU=1 takes PyTorch's small CPU build
 
 reproduce: $(STAMP) ## install if needed, compute the paper's tables in miniature, write runs/<date>/report.html
 	$(BIN)/gill-lite reproduce $(if $(TABLES),--tables $(TABLES)) $(if $(OUT),-o "$(OUT)") $(ARGS)
@@ -31,7 +37,7 @@ test: $(STAMP) ## install if needed, then the unit tests and every notebook agai
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-current-env --nbval-kernel-startup-timeout 300 notebooks
 
 lab: $(STAMP) ## open the course in JupyterLab
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 demo: $(STAMP) ## talk to the model in the terminal
 	$(BIN)/gill-lite chat
@@ -53,9 +59,20 @@ bench: $(STAMP) ## measure speed and memory beside the plain algorithm, on a mac
 	$(BIN)/python -m pytest -q benchmarks/bench_*.py --benchmark-json=runs/bench/benchmarks.json $(ARGS)
 	$(BIN)/python -m benchmarks.table runs/bench/benchmarks.json
 
+site: $(STAMP) ## the course, tables, report and documentation as a static site in runs/site/html
+	$(BIN)/python -m sphinx -M html . runs/site -c docs -q -W --keep-going $(ARGS)
+
 clean: ## remove the environment, builds and caches (runs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv knows where PyTorch keeps its CPU build; the lock's GPU libraries stay out.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+INSTALL := $(PIP) -r requirements.lock
+ifdef CPU
+INSTALL := $(PIP) --quiet -c requirements.lock uv && grep -vE '^(cuda|nvidia|triton)' requirements.lock \
+  | $(BIN)/python -m uv pip install --python $(BIN)/python --torch-backend=cpu -r -
+endif
 
 # The stamp is a copy of the lock that was installed last: the same lock is never installed twice.
 $(STAMP): requirements.lock pyproject.toml
@@ -63,7 +80,7 @@ $(STAMP): requirements.lock pyproject.toml
 	  echo "gill-lite needs Python 3.11 or newer and '$(PYTHON)' is not one: install it, or name one as in 'make PYTHON=python3.12 test'." >&2; exit 2; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@cmp -s requirements.lock $@ || { rm -f $@; \
-	  echo "Installing the locked environment into $(VENV) (once, about 6 GB with GPU libraries)."; \
-	  $(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock; }
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	  echo "Installing the locked environment into $(VENV) (once, about $(if $(CPU),2 GB,6 GB with GPU libraries))."; \
+	  $(INSTALL); }
+	$(PIP) --quiet --no-deps --no-build-isolation -e .
 	@cp requirements.lock $@

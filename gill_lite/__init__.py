@@ -5,6 +5,7 @@ name that needs them, so `gill_lite.Gill` works and `import gill_lite` stays fas
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,20 @@ _HOME_OF = {
     "Conversation": "answering.conversation",
     "ShownPicture": "answering.answers",
 }
+if TYPE_CHECKING:  # what editors read, with types and docstrings
+    from gill_lite.answering.answers import ShownPicture as ShownPicture
+    from gill_lite.answering.conversation import Conversation as Conversation
+    from gill_lite.answering.respond import load_responder as load_responder
+    from gill_lite.errors import GillError as GillError
+    from gill_lite.model.backbones import load_backbones as load_backbones
+    from gill_lite.model.checkpoint import load_joints as load_joints
+    from gill_lite.model.checkpoint import save_joints as save_joints
+    from gill_lite.model.config import GillConfig as GillConfig
+    from gill_lite.model.gill import Gill as Gill
+    from gill_lite.profiles import MINI as MINI
+    from gill_lite.profiles import PAPER as PAPER
+    from gill_lite.profiles import Profile as Profile
+    from gill_lite.profiles import get_profile as get_profile
 __all__ = sorted([*_HOME_OF, "__version__"])
 
 

@@ -13,7 +13,18 @@ from pathlib import Path
 
 from gill_lite.errors import GillError
 
-DATA = Path(__file__).resolve().parents[1] / "data"  # what the repository ships
+# What the repository ships: beside the package in a clone, elsewhere where the variable says.
+DATA = Path(os.environ.get("GILL_LITE_DATA") or Path(__file__).resolve().parents[1] / "data")
+
+
+def shipped(name: str) -> Path:
+    """`name` in the folder `data`. Raises GillError where that folder is not at hand."""
+    if not DATA.is_dir():
+        raise GillError(
+            f"there is no folder {DATA}: the installed package brings no weights; clone the "
+            "repository and let the environment variable GILL_LITE_DATA name its folder data"
+        )
+    return DATA / name
 
 
 class CannotWrite(GillError, OSError):

@@ -1,7 +1,10 @@
 """The project as a package: installs once, from one lock, with cheap imports."""
 
 import ast
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,8 +21,8 @@ from tests.helpers.places import ROOT
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TARGETS = (
-    *("reproduce", "test", "lab", "demo", "pretrain", "notebooks"),
-    *("student", "teacher", "bench", "help", "clean"),
+    *("install", "reproduce", "test", "lab", "demo", "pretrain", "notebooks"),
+    *("student", "teacher", "bench", "site", "help", "clean"),
 )
 
 
@@ -71,6 +74,14 @@ def test_lazy_names_are_defined_where_the_package_says():
             if isinstance(node, ast.Assign):
                 defined |= {t.id for t in node.targets if isinstance(t, ast.Name)}
         assert name in defined, f"gill_lite.{name} is not in {module}.py"
+    face = ast.parse(Path(gill_lite.__file__).read_text(encoding="utf-8"))
+    shown = {
+        alias.asname: node.module.removeprefix("gill_lite.")
+        for node in ast.walk(face)
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("gill_lite.")
+        for alias in node.names
+    }
+    assert shown == gill_lite._HOME_OF, "what editors read is what Python loads"
     assert gill_lite.get_profile("mini") is gill_lite.MINI
     with pytest.raises(AttributeError, match="no attribute 'Gil'"):
         gill_lite.Gil  # noqa: B018
@@ -128,6 +139,57 @@ def test_environment_yml_reads_the_same_lock():
     assert of_conda and of_conda[0] == next(v for v in versions if allowed.contains(v))
 
 
+WAYS_IN = (
+    *("Dockerfile", ".devcontainer/devcontainer.json", "binder/postBuild"),
+    ".github/workflows/site.yml",
+)
+
+
+@pytest.mark.parametrize("name", WAYS_IN)
+def test_containers_install_the_cpu_build_by_commands_there_are(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    targets = re.findall(r"\bmake ([a-z]+)", text)
+    assert targets and set(targets) <= set(TARGETS)
+    assert "CPU=1" in text and "http" not in text
+    if name.endswith(".json"):
+        json.loads(text)
+    if name.endswith(".yml"):
+        assert "publish" in yaml.safe_load(text)["jobs"]
+    if name.startswith("binder"):
+        assert os.access(ROOT / name, os.X_OK)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_answers_where_its_weights_are_named(tmp_path):
+    source, wheels, elsewhere = (tmp_path / name for name in ("source", "wheels", "elsewhere"))
+    shutil.copytree(ROOT / "gill_lite", source / "gill_lite")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    quiet = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*quiet, "wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(source)]
+    subprocess.run(build, check=True)
+    (wheel,) = wheels.iterdir()
+    subprocess.run(
+        [*quiet, "install", "--no-deps", "--target", str(elsewhere), str(wheel)], check=True
+    )
+    assert (elsewhere / "gill_lite" / "py.typed").is_file()
+
+    code = (
+        "from gill_lite import load_responder as load; print(load().respond(['a red ball .']).text)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "GILL_LITE_DATA"}
+    environment["PYTHONPATH"] = str(elsewhere)
+
+    def said(**more):
+        return subprocess.run([sys.executable, "-c", code], cwd=elsewhere, capture_output=True,
+                              text=True, env=environment | more)  # fmt: skip
+
+    without = said().stderr.splitlines()[-1]
+    assert f"no folder {elsewhere / 'data'}" in without and "GILL_LITE_DATA" in without
+    answer = said(GILL_LITE_DATA=str(ROOT / "data"))
+    assert answer.returncode == 0 and answer.stdout.strip(), answer.stderr
+
+
 def test_citation_has_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == gill_lite.__version__
@@ -153,7 +215,7 @@ def checkout(tmp_path):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     commands = tmp_path / ".venv" / "bin"
     commands.mkdir(parents=True)
-    for name in ("python", "pip", "gill-lite"):
+    for name in ("python", "pip", "gill-lite", "jupyter"):
         (commands / name).write_text(f'#!/bin/sh\necho "{name} $*" >> "{tmp_path}/log"\n')
         (commands / name).chmod(0o755)
     return tmp_path
@@ -207,6 +269,38 @@ def test_a_failed_install_is_tried_again(checkout):
     python.write_text(working)
     done, log = make(checkout, "reproduce")
     assert done.returncode == 0 and "-r requirements.lock" in log
+
+
+def test_the_cpu_build_leaves_the_gpu_libraries_out(checkout):
+    python = checkout / ".venv" / "bin" / "python"
+    asked = checkout / "asked"
+    python.write_text(python.read_text() + f'[ "$2" != uv ] || cat > "{asked}"\n')
+    done, log = make(checkout, "install", "CPU=1")
+    assert done.returncode == 0, done.stderr
+    assert "-m uv pip install --python .venv/bin/python --torch-backend=cpu -r -" in log
+    assert "pip install --disable-pip-version-check -r requirements.lock" not in log
+    lines = [line for line in asked.read_text().splitlines() if line.strip()[:1] not in ("", "#")]
+    kept = {canonicalize_name(Requirement(line).name) for line in lines}
+    left_out = {canonicalize_name(Requirement(line).name) for line in lock_lines()} - kept
+    assert {"torch", "torchvision"} <= kept and "nvidia-cudnn-cu13" in left_out
+    assert all(re.match(r"(nvidia|cuda|triton)\b", name) for name in left_out)
+    _, log = make(checkout, "student")
+    assert log.splitlines() == ["python -m gill_lite.course.hand_out student"], "installed for all"
+
+
+def test_a_pip_that_installs_for_the_user_does_not_here(checkout, monkeypatch):
+    monkeypatch.setenv("PIP_USER", "1")
+    python = checkout / ".venv" / "bin" / "python"
+    python.write_text(python.read_text() + f'echo "user: $PIP_USER." >> "{checkout}/log"\n')
+    _, log = make(checkout, "student")
+    assert "user: 0." in log and "user: 1." not in log
+
+
+def test_lab_and_site_pass_their_options_on(checkout):
+    _, log = make(checkout, "lab", "ARGS=--allow-root --no-browser")
+    assert log.splitlines()[-1].endswith("=/lab/tree/notebooks --allow-root --no-browser")
+    _, log = make(checkout, "site", "ARGS=-E")
+    assert log.startswith("python -m sphinx -M html . runs/site -c docs ") and log.endswith(" -E\n")
 
 
 def test_make_test_runs_units_then_notebooks(checkout):

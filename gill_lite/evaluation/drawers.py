@@ -17,7 +17,7 @@ from torch import Tensor
 from gill_lite.answering.respond import Responder
 from gill_lite.errors import GillError
 from gill_lite.evaluation.cache import key_of, tensor_bytes
-from gill_lite.files import DATA
+from gill_lite.files import shipped
 from gill_lite.model.backbones import Backbones
 from gill_lite.model.checkpoint import joints_folder
 from gill_lite.training import recipes
@@ -118,7 +118,7 @@ class GlideDrawer(Drawer):
         """The model itself, from data/mini/glide."""
         from gill_lite.world.glide import load_glide
 
-        return load_glide(DATA / "mini" / "glide", self.responder.backbones.pipeline.device)
+        return load_glide(shipped("mini/glide"), self.responder.backbones.pipeline.device)
 
     @property
     def steps(self) -> int:

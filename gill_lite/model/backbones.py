@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gill_lite.errors import GillError
-from gill_lite.files import DATA, read_json, sha256
+from gill_lite.files import read_json, sha256, shipped
 from gill_lite.profiles import DOWNLOADS, PAPER, REVISIONS, Profile
 
 FETCH = {"lm": "opt", "vision": "clip", "diffusion": "sd"}  # what `gill-lite fetch` calls them
@@ -52,7 +52,7 @@ def load_backbones(
     chosen = {what: str(name) for what, name in chosen.items() if name is not None}
     where = {what: getattr(profile, what) for what in FETCH}
     if profile.name == "mini":
-        directory = Path(directory or DATA / "mini")
+        directory = Path(directory or shipped("mini"))
         check_files(directory)
         where = {what: str(directory / name) for what, name in where.items()}
     options = _lm_options(quantize, dtype)

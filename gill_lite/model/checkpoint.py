@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gill_lite.errors import GillError
-from gill_lite.files import DATA, read_json, write_bytes, write_json
+from gill_lite.files import read_json, shipped, write_bytes, write_json
 from gill_lite.model import official
 from gill_lite.model.config import GillConfig
 from gill_lite.model.gill import Gill
@@ -29,7 +29,7 @@ ABOUT = "gill_lite"  # the one key of the metadata: with several their order is 
 
 def joints_folder(method: str, seed: int, root: Path | None = None) -> Path:
     """Where the joints of a method and seed lie: data/mini/joints, or another root."""
-    return Path(root or DATA / "mini" / "joints") / f"{method}-{seed}"
+    return Path(root or shipped("mini/joints")) / f"{method}-{seed}"
 
 
 def save_joints(

@@ -16,7 +16,7 @@ import numpy as np
 from gill_lite.errors import GillError
 from gill_lite.evaluation.metrics import Interval, mean_interval
 from gill_lite.evaluation.run import story_table
-from gill_lite.files import DATA, read_text
+from gill_lite.files import read_text, shipped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,10 +87,11 @@ class Judgement:
     interval: Interval
 
 
-def read_claims(path=DATA / "claims.csv") -> list[Claim]:
+def read_claims(path=None) -> list[Claim]:
     """The claims of a CSV file. Raises GillError naming the file where its format is broken."""
     import csv
 
+    path = path or shipped("claims.csv")
     reader = csv.DictReader(read_text(path, "claims file").splitlines())
     if reader.fieldnames != COLUMNS:
         raise GillError(f"claims file {path} must have the columns {', '.join(COLUMNS)}")

@@ -9,7 +9,7 @@ import pandas as pd
 from gill_lite.errors import GillError
 from gill_lite.evaluation.metrics import Interval, mean_interval
 from gill_lite.evaluation.run import story_table
-from gill_lite.files import DATA
+from gill_lite.files import shipped
 
 PAPER_COLUMNS = ["table", "method", "context", "metric", "value", "plus_minus", "source"]
 METHODS = {"glide": "GLIDE", "sd": "Stable Diffusion", "gill": "GILL"}  # of Tables 1 and 2
@@ -22,11 +22,12 @@ MINI_METRICS = {**METRICS, "lpips": "LPIPS (mini trunk) ↓"}
 NONE = "–"
 
 
-def paper_results(path=DATA / "paper_results.csv") -> pd.DataFrame:
+def paper_results(path=None) -> pd.DataFrame:
     """The paper's numbers our sources state: table, method, context, metric, value, ±, source.
 
     Raises GillError naming the file where it is missing or its columns are wrong.
     """
+    path = path or shipped("paper_results.csv")
     try:
         frame = pd.read_csv(path)
     except (OSError, ValueError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gill_lite.files import DATA
+from gill_lite.files import shipped
 
 ALL_SEEDS = (0, 1, 2)
 
@@ -23,7 +23,7 @@ class Recipe:
     @property
     def lm_folder(self) -> Path | None:
         """Where the language model lies; None for the profile's."""
-        return DATA / "lms" / self.lm / "lm" if self.lm else None
+        return shipped(f"lms/{self.lm}/lm") if self.lm else None
 
 
 RATE = 1e-2  # what the search found best for these mappers; results/mapper_search.json

@@ -16,7 +16,7 @@ import numpy as np
 from gill_lite.answering.decision import CLASSES
 from gill_lite.datasets.partiprompts import VOTES, Prompt, confident_label, read_partiprompts
 from gill_lite.errors import GillError
-from gill_lite.files import DATA, read_text
+from gill_lite.files import read_text, shipped
 from gill_lite.world.scene import rng_for
 
 RATERS = 5
@@ -47,13 +47,14 @@ def votes_csv(alignment_tsv, realism_tsv) -> str:
     return lines.getvalue()
 
 
-def read_votes(path=DATA / "partiprompts_votes.csv", question: str = "alignment") -> list[Prompt]:
+def read_votes(path=None, question: str = "alignment") -> list[Prompt]:
     """The votes on one question as prompts without their text.
 
     Raises GillError for an unknown question, or naming the file and line that is broken.
     """
     if question not in QUESTIONS:
         raise GillError(f"the votes are on {' and '.join(QUESTIONS)}, not on {question!r}")
+    path = path or shipped("partiprompts_votes.csv")
     reader = csv.DictReader(read_text(path, "votes file").splitlines())
     if reader.fieldnames != COLUMNS:
         raise GillError(f"votes file {path} must have the columns {', '.join(COLUMNS)}")
