@@ -6,14 +6,16 @@ scenes, since prompts of one scene are alike (112 novel scenes make 450 prompts)
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from gill_lite.answering.decision import CLASSES, LinearDecision
+from gill_lite.answering.decision import CLASSES, DECISION, LinearDecision
 from gill_lite.errors import GillError
 from gill_lite.evaluation.metrics import CONFIDENCE, RESAMPLES, Interval
 from gill_lite.experiments.deciding.votes import macro_f1
+from gill_lite.model.checkpoint import joints_folder
 
 PARTS = ("train", "validation", "test")
 FOLDS = {"test": (0, 1), "validation": (2,), "train": (3, 4, 5)}  # a third for the test, as there
@@ -100,6 +102,16 @@ def choose(frame: pd.DataFrame, parts: dict[str, str], features: dict[int, np.nd
         ))  # fmt: skip
         fitted.append({"seed": int(seed), "regularisation": strength, "threshold": threshold})
     return with_references(pd.concat(pieces)), fitted
+
+
+def save_decisions(frame: pd.DataFrame, features: dict[int, np.ndarray], folder: Path) -> None:
+    """Write each seed's classifier beside where its joints would lie: gill-<seed> in `folder`.
+
+    frame, features: as `choose` gives and takes them. `load_responder` reads such a file.
+    """
+    for seed, rows in frame.groupby("seed", sort=True):
+        model, _ = fit_linear(features[seed], rows.label, rows.part)
+        model.save(joints_folder("gill", seed, folder) / DECISION)
 
 
 def with_references(frame: pd.DataFrame) -> pd.DataFrame:
