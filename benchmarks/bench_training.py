@@ -8,7 +8,8 @@ from benchmarks import reference
 from benchmarks.record import faster, versus
 from gill_lite.model.gill import build_gill
 from gill_lite.profiles import MINI
-from gill_lite.training.data import Examples, split_batch
+from gill_lite.training.data import Examples
+from gill_lite.training.processes import split_batch
 from gill_lite.training.step import Stepper, learning_rate
 from gill_lite.training.train import make_batch
 from gill_lite.world.pictures import training_caption
@@ -52,8 +53,8 @@ def case(shaped):
 
 def test_training_step(benchmark, case, quick):
     weights, profile, ours, theirs, batch = case
-    stepper = Stepper(profile, ours, 0, split_batch(profile))
-    official = Stepper(profile, theirs, 0, split_batch(profile)).optimizer
+    stepper = Stepper(profile, ours, split_batch(profile))
+    official = Stepper(profile, theirs, split_batch(profile)).optimizer
     official.param_groups[0]["lr"] = learning_rate(profile, STEP)
     versus(
         benchmark, f"a training step of the joints, {profile.batch_size} captions", weights,
@@ -69,8 +70,8 @@ def test_passes_of_the_language_model(benchmark, case, quick):
         pytest.skip("there they are nearly the whole step")
 
     def two() -> float:
-        said = ours.captioning_pass(batch.images, batch.captions).lm_loss
-        read = ours.img_pass(batch.captions).lm_loss
+        said = ours.captioning_pass(batch.images, batch.captioning_rows)
+        read = ours.img_pass(batch.img_rows).lm_loss
         (said + 2 * profile.lm_loss_weight * read).backward()
         return said.item() + read.item()
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from gill_lite.answering.decode import Sampling
 from gill_lite.evaluation.drawers import Drawer, GlideDrawer
 from gill_lite.model import losses, tokens
-from gill_lite.model.passes import Batch, Losses
+from gill_lite.model.gill import Batch
+from gill_lite.model.losses import Losses
 from gill_lite.world.glide import GUIDANCE, PATCH, Text, noise
 
 LENGTH = 32  # positions that every training caption is padded to
@@ -62,10 +63,12 @@ def training_step(gill, optimizer, profile, batch: Batch) -> dict[str, float]:
 def three_passes(gill, batch: Batch, lm_loss_weight: float) -> Losses:
     """The losses of a batch whose captions stand alone, none of them joined."""
     said, found, drawn = language_model_passes(gill, batch)
-    where = tokens.img_positions(batch.captions.lengths, gill.config.num_img_tokens, joined=False)
-    text = gill.retrieval_embedding(found.states[where])  # (B, P)
+    where = tokens.img_positions(batch.img_rows, gill.config.img_token_ids)  # (B, T)
+    length, shape = where.shape[1], (len(where), gill.config.num_img_tokens, -1)
+    found_img, drawn_img = (p.states[:, :length][where].view(shape) for p in (found, drawn))
+    text = gill.retrieval_embedding(found_img)  # (B, P)
     retrieval = losses.retrieval_loss(text, gill.image_features(batch.images), gill.logit_scale)
-    embeds = gill.prompt_embeds(drawn.states[where])  # (B, L, E)
+    embeds = gill.prompt_embeds(drawn_img)  # (B, L, E)
     generation = losses.generation_loss(embeds, batch.prompt_targets)
     img_lm = (found.lm_loss + drawn.lm_loss) / 2
     return Losses.of(said.lm_loss, img_lm, retrieval, generation, lm_loss_weight)
@@ -80,9 +83,9 @@ class Pass(NamedTuple):
 
 def language_model_passes(gill, batch: Batch) -> list[Pass]:
     """Captioning, then the caption and its [IMG] tokens, for retrieval and for generation."""
-    ids, lengths = batch.captions
+    ids, num_img = batch.img_rows.input_ids, gill.config.num_img_tokens
     ids = F.pad(ids, (0, LENGTH - ids.shape[1]))  # (B, 32)
-    captions, num_img = tokens.Captions(ids, lengths), gill.config.num_img_tokens
+    captions = tokens.Captions(ids, batch.img_rows.lengths)
     visual, text = gill.visual_tokens(batch.images), gill.embed(ids)  # (B, K, D), (B, 32, D)
     labels = tokens.caption_labels(captions, visual.shape[1], num_img)  # (B, K+32)
     passes = [lm_pass(gill, torch.cat([visual, text], dim=1), labels)]

@@ -30,7 +30,7 @@ from PIL import Image
 
 from gill_lite.files import read_json
 from gill_lite.model import official
-from gill_lite.model.checkpoint import read_joints, to_official
+from gill_lite.model.checkpoint import read_joints
 from gill_lite.model.gill import build_gill
 from gill_lite.profiles import PAPER, REVISIONS
 from gill_lite.world.export import export
@@ -138,7 +138,7 @@ def convert_ours_for_the_official_code(here: Path) -> None:
     assert (made.args["opt_version"], made.args["visual_encoder"]) == (PAPER.lm, PAPER.vision)
     trained = read_joints(here / "runs/trained")
     assert made.config == trained.config
-    expected = official.to_official(trained.joints, trained.config.mapper)
+    expected = official.under_official_names(trained.joints, trained.config.mapper)
     assert made.state.keys() == expected.keys()
     assert all(torch.equal(made.state[name], value) for name, value in expected.items())
 
@@ -235,7 +235,7 @@ def official_checkpoint(backbones) -> dict[str, bytes]:
     classifier = {"1.weight": torch.eye(2, width), "1.bias": torch.zeros(2)}
     return {
         f"gill/{official.ARGS}": json.dumps(args).encode(),
-        f"gill/{official.WEIGHTS}": saved(to_official(gill)),
+        f"gill/{official.WEIGHTS}": saved(tiny_backbones.official_state(gill)),
         f"gill/{official.DECISION}": saved(classifier),
     }
 

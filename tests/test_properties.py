@@ -6,6 +6,7 @@ the labels they should, and no others. The examples drawn are the same in every 
 
 import csv
 from functools import cache
+from typing import NamedTuple
 from unittest import mock
 
 import pytest
@@ -21,10 +22,11 @@ from gill_lite.answering.respond import Responder
 from gill_lite.datasets.captions import pairs_dataset, read_captions
 from gill_lite.model import gill as model
 from gill_lite.model import losses, tokens
-from gill_lite.model.passes import Batch
+from gill_lite.model.gill import Batch
 from gill_lite.model.tokens import IGNORE, Captions
 from gill_lite.profiles import PAPER
 from gill_lite.training import data as train_data
+from gill_lite.training.processes import split_batch
 from gill_lite.training.step import label_counts
 from tests.helpers import tiny_backbones, tiny_evaluation
 
@@ -90,19 +92,30 @@ def batches(draw):
     captions = draw(st.lists(texts(), min_size=count, max_size=count))
     room = num_img + draw(st.integers(2, 16))
     captions = tokens.encode_captions(tokenizer(bos), captions, gill.config.img_token_ids, room)
-    return gill, Batch(numbers(0, count, 8), captions, numbers(1, count, 77, 8)), join
+    return gill, Pairs(numbers(0, count, 8), captions, numbers(1, count, 77, 8)), join
 
 
-def some(batch: Batch, rows) -> Batch:
-    """These rows of a batch."""
-    captions = Captions(*(column[rows] for column in batch.captions))
-    return Batch(batch.images[rows], captions, batch.prompt_targets[rows])
+class Pairs(NamedTuple):
+    """What a batch is made of."""
+
+    images: torch.Tensor
+    captions: Captions
+    prompt_targets: torch.Tensor
+
+    def some(self, rows) -> "Pairs":
+        """These pairs of them."""
+        captions = Captions(*(column[rows] for column in self.captions))
+        return Pairs(self.images[rows], captions, self.prompt_targets[rows])
+
+    def batch(self, gill, join: bool) -> Batch:
+        """The batch that a step reads."""
+        return Batch.of(gill.config, *self, join, join)
 
 
-def labels_by_hand(config, batch: Batch, join: bool) -> tuple[list, list]:
+def labels_by_hand(config, captions: Captions, join: bool) -> tuple[list, list]:
     """What the captioning pass and the [IMG] pass must learn to say, row by row."""
     said, read = [], []
-    for i, (ids, length) in enumerate(zip(*batch.captions, strict=True)):
+    for i, (ids, length) in enumerate(zip(*captions, strict=True)):
         second = join and i % 2 == 1
         text = ids[: length - config.num_img_tokens].tolist()[second and config.has_bos :]
         run = [config.img_token_ids[0]] + [IGNORE] * (config.num_img_tokens - 1)
@@ -117,47 +130,49 @@ def labels_by_hand(config, batch: Batch, join: bool) -> tuple[list, list]:
 @few(80)
 @given(batches())
 def test_the_losses_see_the_text_and_one_img_token_and_nothing_else(drawn):
-    gill, batch, join = drawn
-    said = gill.captioning_pass(batch.images, batch.captions, join).labels
-    read, counts = gill.img_pass(batch.captions, join).labels, []
-    for expected, found in zip(labels_by_hand(gill.config, batch, join), (said, read), strict=True):
+    gill, pairs, join = drawn
+    batch, counts = pairs.batch(gill, join), []
+    by_hand = labels_by_hand(gill.config, pairs.captions, join)
+    said, read = batch.captioning_rows.labels, batch.img_rows.labels
+    for expected, found in zip(by_hand, (said, read), strict=True):
         padded = [row + [IGNORE] * (found.shape[1] - len(row)) for row in expected]
         assert found.tolist() == padded
         counts.append(sum(label != IGNORE for row in expected for label in row[1:]))
-    found = label_counts(gill.config, batch.captions, join, join).tolist()
-    assert found == [*counts, len(batch.images)]
-    if not join:
-        assert torch.equal(tokens.img_labels(batch.captions, gill.config.num_img_tokens), read)
+    assert label_counts(batch).tolist() == [*counts, len(batch.images)]
 
 
-def turned(batch: Batch, join: bool, data) -> tuple[Batch, list[int]]:
-    """The batch in another order and padded otherwise, and that order; pairs to join stay pairs."""
-    units = torch.arange(len(batch.images)).reshape(-1, 1 + join)
+def turned(pairs: Pairs, join: bool, data) -> tuple[Pairs, list[int]]:
+    """The pairs in another order and padded otherwise, and that order; joined ones stay pairs."""
+    units = torch.arange(len(pairs.images)).reshape(-1, 1 + join)
     order = units[data.draw(st.permutations(range(len(units))))].flatten()
-    other = some(batch, order)
+    other = pairs.some(order)
     ids = F.pad(other.captions.input_ids, (0, data.draw(st.integers(0, 7))))  # (B, T)
     real = torch.arange(ids.shape[1]) < other.captions.lengths[:, None]
     ids = torch.where(real, ids, data.draw(st.integers(0, int(ids.max()))))  # [IMG] ids, too
     return other._replace(captions=other.captions._replace(input_ids=ids)), order.tolist()
 
 
+def objective(gill, batch: Batch) -> losses.Losses:
+    return losses.objective(gill(batch), batch.prompt_targets)
+
+
 @few(80)
 @given(batches(), st.data())
 def test_a_batch_in_any_order_and_padding_computes_what_its_rows_compute_alone(drawn, data):
-    gill, batch, join = drawn
-    other, order = turned(batch, join, data)
+    gill, pairs, join = drawn
+    other, order = turned(pairs, join, data)
+    batch = other.batch(gill, join)
     with mock.patch.object(model, "ROWS_TOGETHER", data.draw(st.integers(1, 4))):
-        whole, hidden = gill(other, join, join), gill.img_pass(other.captions, join).hidden
-    pairs = gill.retrieval_embedding(hidden), gill.image_features(other.images)
-    assert_same(whole.retrieval, losses.retrieval_loss(*pairs, gill.logit_scale))
-    everywhere, sums = label_counts(gill.config, batch.captions, join, join), 0
+        whole, hidden = objective(gill, batch), gill.img_pass(batch.img_rows).hidden
+    vectors = gill.retrieval_embedding(hidden), gill.image_features(other.images)
+    assert_same(whole.retrieval, losses.retrieval_loss(*vectors, gill.logit_scale))
+    everywhere, sums = label_counts(pairs.batch(gill, join)), 0
     for first in range(0, len(order), 1 + join):
-        own = some(batch, order[first : first + 1 + join])
-        alone = gill(own, join, join)
-        counts = label_counts(gill.config, own.captions, join, join)
+        own = pairs.some(order[first : first + 1 + join]).batch(gill, join)
+        alone, counts = objective(gill, own), label_counts(own)
         parts = torch.stack([alone.captioning, alone.img_lm, alone.generation])
         sums += parts.detach() * counts.double() / everywhere
-        assert_same(hidden[first : first + 1 + join], gill.img_pass(own.captions, join).hidden)
+        assert_same(hidden[first : first + 1 + join], gill.img_pass(own.img_rows).hidden)
     assert_same(torch.stack([whole.captioning, whole.img_lm, whole.generation]).detach(), sums)
 
 
@@ -264,7 +279,7 @@ def test_parts_make_up_the_batch_in_whole_pairs(processes, micro, more, left, st
     numbered = [(i, str(i)) for i in range(size)]
     loading, pieces = train_data.Loading(numbered, None, torch.arange(size)), [[] for _ in whole]
     for process in range(processes):
-        part = train_data.split_batch(profile, process, processes, micro)
+        part = split_batch(profile, process, processes, micro)
         order = train_data.Order(size, batch_size, seed, start, steps, part.own)
         for step, own in enumerate(loading.batches(order), start):
             assert own.images.tolist() == [int(c) for c in own.captions] == own.ids

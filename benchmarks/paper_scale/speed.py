@@ -16,8 +16,9 @@ from tqdm.auto import tqdm
 
 from gill_lite.answering import decode
 from gill_lite.errors import GillError
-from gill_lite.training.data import Examples, split_batch
-from gill_lite.training.step import Stepper
+from gill_lite.training.data import Examples
+from gill_lite.training.processes import split_batch
+from gill_lite.training.step import Stepper, joins
 from gill_lite.training.train import make_batch
 
 WARMUP = 3  # runs that are not counted: kernels are chosen, memory is taken
@@ -80,17 +81,19 @@ def train_timing(
     of the learning rate, some with joined captions. Raises GillError for a loss that is not finite.
     """
     part = split_batch(profile, micro_batches=micro_batches)
-    stepper = Stepper(profile, gill, 0, part, mixed_precision)
+    stepper = Stepper(profile, gill, part, mixed_precision)
     vision = getattr(backbones.vision.config, "vision_config", backbones.vision.config)
     examples = random_examples(profile, backbones.tokenizer, vision.image_size)
     numbers = itertools.count(profile.warmup_steps)
 
     def step() -> dict[str, float]:
+        number = next(numbers)
+        joined = joins(0, number, profile.join_probability)
         batches = [
-            make_batch(gill, backbones, examples.rows(rows), profile.max_caption_tokens)
+            make_batch(gill, backbones, examples.rows(rows), profile.max_caption_tokens, joined)
             for rows in part.micro_batches
         ]
-        row = stepper(next(numbers), batches)
+        row = stepper(number, batches)
         if not all(math.isfinite(value) for value in row.values()):
             raise GillError("a training step was not finite; its time would mean nothing")
         return row

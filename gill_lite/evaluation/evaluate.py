@@ -21,12 +21,12 @@ from gill_lite.evaluation.run import RunResult, WorkItem, run_resumable, scores_
 from gill_lite.evaluation.scorer import Scorer
 from gill_lite.evaluation.shards import ALL, Shard, refuse_other_cuts
 from gill_lite.files import write_json, write_text
+from gill_lite.model.backbones import fingerprint
 from gill_lite.model.checkpoint import WEIGHTS
 from gill_lite.profiles import Profile, get_profile
 from gill_lite.report import claims, spread
 from gill_lite.report import numbers as tables
 from gill_lite.training.recipes import RECIPES, seeds_of
-from gill_lite.training.state import fingerprint
 
 BATCH = 32  # pictures drawn together
 WORLD_EXAMPLES = 300  # of the mini world, unless another number is asked for

@@ -12,6 +12,7 @@ from gill_lite.answering.drawing import to_pil
 from gill_lite.errors import GillError
 from gill_lite.evaluation import metrics
 from gill_lite.files import sha256
+from gill_lite.world.probes import load_probes
 
 METRICS = ("clip_similarity", "lpips", "attribute_accuracy")
 LPIPS_SIZE = 256  # official evaluation: larger pictures are scaled down to so many pixels
@@ -29,10 +30,12 @@ class Judge:
         self.size = backbones.profile.image_size
         self.vision = _in_float32(backbones.vision)
         self.device = next(self.vision.parameters()).device
-        self.probes = backbones.probes
-        self.perceptual = backbones.perceptual
-        if "lpips" in names and self.perceptual is None:
-            self.perceptual = load_alexnet_lpips().to(self.device)
+        if "attribute_accuracy" in names:
+            self.probes = load_probes().to(self.device)
+        if "lpips" in names:
+            mini = backbones.profile.name == "mini"
+            load = metrics.load_perceptual if mini else load_alexnet_lpips
+            self.perceptual = load().to(self.device)
 
     @torch.no_grad()
     def features(self, pictures: Sequence[Tensor]) -> Tensor:

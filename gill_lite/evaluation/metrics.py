@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gill_lite.errors import GillError
+from gill_lite.files import shipped
 from gill_lite.world.scene import ATTRIBUTES, Scene
 
 CONFIDENCE = 0.95
@@ -61,6 +62,26 @@ def lpips_distance(module, images, reference_images, size: int | None = None) ->
         pairs.append(batch.clamp(0, 1) * 2 - 1)  # lpips reads [-1, 1]
     with torch.inference_mode():
         return module(*pairs).flatten().float().cpu().numpy().astype(np.float64)  # (N,)
+
+
+def load_perceptual():
+    """lpips.LPIPS over the trunk trained in the mini world.
+
+    The package's heads were fitted to an ImageNet trunk, so it runs in its own unweighted mode.
+    """
+    import warnings
+
+    import lpips
+    from safetensors.torch import load_file
+
+    with warnings.catch_warnings():  # the package calls torchvision the old way
+        warnings.simplefilter("ignore", UserWarning)
+        metric = lpips.LPIPS(net="alex", lpips=False, pnet_rand=True, verbose=False)
+    weights = load_file(shipped("mini/trunk") / "model.safetensors")
+    own = dict(metric.net.named_parameters())
+    for name, value in own.items():
+        value.data.copy_(weights[name.split(".", 1)[1]])  # slice2.3.weight is layer 3's
+    return metric.eval().requires_grad_(False)
 
 
 class AttributeAccuracy(NamedTuple):

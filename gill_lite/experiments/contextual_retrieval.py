@@ -27,10 +27,10 @@ from gill_lite.evaluation import protocol, tasks
 from gill_lite.evaluation.drawers import joints_folders, load_models
 from gill_lite.evaluation.judge import Judge
 from gill_lite.evaluation.run import RunResult, WorkItem, run_resumable, scores_frame, work_items
+from gill_lite.model.backbones import fingerprint
 from gill_lite.model.checkpoint import WEIGHTS
 from gill_lite.profiles import Profile, get_profile
 from gill_lite.report import numbers as tables
-from gill_lite.training.state import fingerprint
 
 DEPTHS = (1, 5, 10)
 RECALLS = {f"recall_at_{k}": f"R@{k} ↑" for k in DEPTHS}

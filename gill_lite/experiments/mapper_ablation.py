@@ -131,13 +131,13 @@ def step_seconds(mappers: Sequence[str], backbones, rounds: int = TIMED_STEPS) -
     step of each is not counted. Pictures are already embedded, as in the real training.
     """
     from gill_lite.model.gill import build_gill
-    from gill_lite.training.data import split_batch
+    from gill_lite.training.processes import split_batch
     from gill_lite.training.step import Stepper
 
     profile = backbones.profile
     gills = {mapper: build_gill(profile, backbones, mapper) for mapper in mappers}
     part, spent = split_batch(profile), dict.fromkeys(mappers, 0.0)
-    steppers = {m: Stepper(profile, gill, 0, part) for m, gill in gills.items()}
+    steppers = {m: Stepper(profile, gill, part) for m, gill in gills.items()}
     for step in tqdm(range(1 + rounds), desc="time training steps"):
         for mapper, stepper in steppers.items():
             started = time.perf_counter()
@@ -149,14 +149,16 @@ def step_seconds(mappers: Sequence[str], backbones, rounds: int = TIMED_STEPS) -
 def _batch(gill, backbones, step: int):
     """The captions of one training step; the text encoder's targets are a part of its cost."""
     from gill_lite.training.data import Examples
+    from gill_lite.training.step import joins
     from gill_lite.training.train import make_batch
     from gill_lite.world.pictures import training_caption
 
-    size = backbones.profile.batch_size
+    profile, size = backbones.profile, backbones.profile.batch_size
     captions = [training_caption(step * size + i, 0) for i in range(size)]
     images = torch.randn(size, gill.visual_fc.in_features)  # (B, Dv)
     examples = Examples(list(range(size)), images, captions)
-    return make_batch(gill, backbones, examples, backbones.profile.max_caption_tokens)
+    joined = joins(0, step, profile.join_probability)
+    return make_batch(gill, backbones, examples, profile.max_caption_tokens, joined)
 
 
 # ---- differences to one method ---------------------------------------------------------------

@@ -88,7 +88,7 @@ def write_official(source: Path, folder: Path, command: str) -> None:
     """
     saved = read_joints(source)
     args = official.official_args(saved.config, known_args(saved.provenance, source))
-    state = official.to_official(saved.joints, saved.config.mapper)
+    state = official.under_official_names(saved.joints, saved.config.mapper)
     model = official.OfficialModel(saved.config, args, state, source / WEIGHTS)
     official.take_joints(model, shapes_between(saved.config, *official.widths(state)))
     write_json(folder / official.ARGS, args, indent=4)

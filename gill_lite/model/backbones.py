@@ -3,6 +3,7 @@
 Weights come from safetensors files alone, and no code of a model's repository is ever run.
 """
 
+import hashlib
 import inspect
 import warnings
 from dataclasses import dataclass, replace
@@ -30,18 +31,16 @@ class Backbones:
     vision: Any  # CLIPModel
     image_processor: Any  # CLIPImageProcessor
     pipeline: Any  # StableDiffusionPipeline; brings its own tokenizer and text encoder
-    probes: Any = None  # mini: pictures (B, 3, 64, 64) in 0..1 -> logits by attribute
-    perceptual: Any = None  # lpips.LPIPS, pictures in -1..1
 
 
 def load_backbones(
-    profile: Profile, device="cpu", dtype=None, directory=None, *, quantize: str = "none",
+    profile: Profile, device="cpu", dtype=None, *, quantize: str = "none",
     lm=None, vision=None, diffusion=None,
 ) -> Backbones:  # fmt: skip
     """Load the frozen models of `profile` onto `device`.
 
-    profile: MINI reads data/mini (or `directory`) and checks every file's sha256; PAPER reads
-    the Hugging Face cache or hub at pinned revisions.
+    profile: MINI reads data/mini and checks every file's sha256; PAPER reads the Hugging Face
+    cache or hub at pinned revisions.
     dtype: torch dtype or its name; float32 by default, bfloat16 where the LM is quantised.
     quantize: "8bit" or "4bit" (NF4) loads the LM's linear layers so, through bitsandbytes.
     lm, vision, diffusion: hub ids or local folders to take instead of the profile's.
@@ -52,18 +51,11 @@ def load_backbones(
     chosen = {what: str(name) for what, name in chosen.items() if name is not None}
     where = {what: getattr(profile, what) for what in FETCH}
     if profile.name == "mini":
-        directory = Path(directory or shipped("mini"))
+        directory = shipped("mini")
         check_files(directory)
         where = {what: str(directory / name) for what, name in where.items()}
     options = _lm_options(quantize, dtype)
-    models = _load_models(where | chosen, options, device)
-    backbones = Backbones(profile.replace(**chosen), *models)
-    if profile.name == "mini":
-        from gill_lite.world.probes import load_probes
-
-        backbones.probes = load_probes(directory / "probes").to(device)
-        backbones.perceptual = load_perceptual(directory / "trunk").to(device)
-    return backbones
+    return Backbones(profile.replace(**chosen), *_load_models(where | chosen, options, device))
 
 
 def with_lm(backbones: Backbones, folder: Path) -> Backbones:
@@ -82,6 +74,16 @@ def with_lm(backbones: Backbones, folder: Path) -> Backbones:
     check_lm(lm, tokenizer, where["lm"])
     profile = backbones.profile.replace(lm=where["lm"])
     return replace(backbones, profile=profile, lm=lm, tokenizer=tokenizer)
+
+
+def fingerprint(backbones: Backbones) -> str:
+    """A hash that changes with the backbones' weights (the first numbers of each tensor)."""
+    digest = hashlib.sha256()
+    for module in (backbones.lm, backbones.vision, backbones.pipeline.text_encoder):
+        for name, value in module.state_dict().items():
+            head = value.detach().flatten()[:1024].double().cpu()
+            digest.update(name.encode() + head.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _lm_options(quantize: str, dtype) -> dict:
@@ -277,21 +279,3 @@ def check_files(directory: Path) -> dict:
                 "restore it from git, or make the manifest anew with `gill-lite pretrain`"
             )
     return manifest
-
-
-def load_perceptual(directory: Path):
-    """lpips.LPIPS over the trunk trained in the mini world.
-
-    The package's heads were fitted to an ImageNet trunk, so it runs in its own unweighted mode.
-    """
-    import lpips
-    from safetensors.torch import load_file
-
-    with warnings.catch_warnings():  # the package calls torchvision the old way
-        warnings.simplefilter("ignore", UserWarning)
-        metric = lpips.LPIPS(net="alex", lpips=False, pnet_rand=True, verbose=False)
-    weights = load_file(directory / "model.safetensors")
-    own = dict(metric.net.named_parameters())
-    for name, value in own.items():
-        value.data.copy_(weights[name.split(".", 1)[1]])  # slice2.3.weight is layer 3's
-    return metric.eval().requires_grad_(False)

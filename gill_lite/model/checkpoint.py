@@ -148,9 +148,3 @@ def load_official(directory: str | Path, lm: nn.Module, vision: nn.Module) -> Gi
     gill = blank_gill(lm, vision, model.config)
     put_joints(gill, official.take_joints(model, joint_shapes(gill)), model.source)
     return gill.eval()
-
-
-def to_official(gill: Gill) -> dict[str, Tensor]:
-    """The joints under their official names, as `pretrained_ckpt.pth.tar` holds them."""
-    state = official.to_official(gill.trainable_parameters(), gill.config.mapper)
-    return {name: value.detach().cpu().clone() for name, value in state.items()}

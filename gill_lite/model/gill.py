@@ -9,7 +9,7 @@ pooled output (B, Dv): CLIP is frozen, so its output can be computed once and ke
 """
 
 import math
-from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,16 +17,56 @@ from torch import Tensor, nn
 
 from gill_lite.errors import GillError
 from gill_lite.model import losses, mappers, tokens
-from gill_lite.model.backbones import prompt_width
 from gill_lite.model.config import GillConfig
-from gill_lite.model.passes import Batch, CaptioningPass, ImgPass, Losses
+from gill_lite.model.vocabulary import Vocabulary
 
 # The trainable set, declared: the first part of each trainable parameter's name.
 JOINTS = ("img_embeddings", "logit_scale", "mapper", "ret_head", "visual_embeddings", "visual_fc")
 ROWS_TOGETHER = 12  # rows of like length that training sends through the LM at once
 
 
-class Gill(nn.Module):
+class Batch(NamedTuple):
+    """One training batch: pair i is one image and its caption."""
+
+    images: Tensor  # (B, 3, H, W) or (B, Dv)
+    captioning_rows: tokens.Rows  # what the LM reads behind images, B or B/2 rows
+    img_rows: tokens.Rows  # what it reads for retrieval and generation, B or B/2 rows
+    prompt_targets: Tensor  # (B, L, E): the generator's own embedding of the captions
+
+    @classmethod
+    def of(
+        cls,
+        config: GillConfig,
+        images: Tensor,
+        captions: tokens.Captions,
+        prompt_targets: Tensor,
+        join_captioning: bool = False,
+        join_img: bool = False,
+    ) -> "Batch":
+        """The batch of these captions; a pass joins rows 2i and 2i+1 if it is told to."""
+        said = tokens.captioning_rows(captions, config, join_captioning)
+        return cls(images, said, tokens.img_rows(captions, config, join_img), prompt_targets)
+
+
+class ImgPass(NamedTuple):
+    """What the LM makes of captions and their [IMG] tokens; retrieval and generation read it."""
+
+    hidden: Tensor  # (B, R, D) of the [IMG] tokens
+    lm_loss: Tensor
+
+
+class Passes(NamedTuple):
+    """What `Gill.forward` makes of a batch; `losses.objective` makes the objective of it."""
+
+    captioning: Tensor  # LM loss of the captioning pass (paper Eq. 1)
+    img_lm: Tensor  # LM loss of the [IMG] pass (paper Eq. 2)
+    text: Tensor  # (B, P) unit vectors of the captions
+    image: Tensor  # (B, P) unit vectors of the images
+    logit_scale: Tensor  # log of the inverse temperature that compares them
+    prompt_embeds: Tensor | None  # (B, L, E); None where joints only retrieve
+
+
+class Gill(Vocabulary):
     """Frozen `lm` (a causal LM) and `vision` (CLIP or its vision half), and the joints."""
 
     def __init__(self, lm: nn.Module, vision: nn.Module, config: GillConfig):
@@ -39,26 +79,10 @@ class Gill(nn.Module):
         self.ret_head = nn.Linear(width, config.ret_dim)
         self.mapper = mappers.build_mapper(config, width)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # as CLIP starts
-        self.img_embeddings = nn.Parameter(torch.randn(config.num_img_tokens, width))  # (R, D)
-        self._keep_frozen_rows()
-        self.rescale_img_embeddings()
+        self.add_img_rows(config.img_token_ids[0], config.num_img_tokens)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.split(".")[0] in JOINTS)
         self.train(self.training)
-
-    def _keep_frozen_rows(self) -> None:
-        """Rows for ids between the LM's vocabulary and [IMG0], and the mean norm of all rows.
-
-        The official code adds `<|image|>` there; like resized vocabularies it starts as the
-        mean of all rows, is never trained and only counts in the softmax.
-        """
-        first = self.config.img_token_ids[0]
-        rows = self.lm.get_input_embeddings().weight.detach()[:first]  # (V - R or fewer, D)
-        filler = rows.float().mean(dim=0, keepdim=True).expand(first - len(rows), -1)
-        norms = torch.cat([rows.float().norm(dim=1), filler.norm(dim=1)])
-        self.register_buffer("filler_rows", filler.to(rows.dtype).clone(), persistent=False)
-        self.register_buffer("row_norm", norms.mean(), persistent=False)
-        self.own_rows = len(rows)
 
     def train(self, mode: bool = True) -> "Gill":
         """As usual, but the frozen backbones stay in evaluation mode."""
@@ -70,12 +94,6 @@ class Gill(nn.Module):
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Name -> parameter of everything that is trained (see JOINTS), and nothing else."""
         return {n: p for n, p in self.named_parameters() if n.split(".")[0] in JOINTS}
-
-    @torch.no_grad()
-    def rescale_img_embeddings(self) -> None:
-        """Give each [IMG] row the mean norm of the other rows; called after each step."""
-        norms = self.img_embeddings.norm(dim=1, keepdim=True)  # (R, 1)
-        self.img_embeddings.mul_(self.row_norm.to(norms) / norms)
 
     # Images and text into the LM ------------------------------------------------------
 
@@ -94,34 +112,24 @@ class Gill(nn.Module):
         flat = self.visual_embeddings(self.pooled(images))  # (B, K*D)
         return flat.reshape(len(flat), self.config.num_visual_tokens, -1)  # (B, K, D)
 
-    def embed(self, input_ids: Tensor) -> Tensor:
-        """Input embeddings (..., T, D); ids of [IMG] tokens take the learned rows."""
-        table = self.lm.get_input_embeddings()
-        input_ids = input_ids.to(table.weight.device)
-        own = input_ids < self.own_rows  # (..., T)
-        text = table(torch.where(own, input_ids, 0))  # (..., T, D)
-        extra = torch.cat([self.filler_rows, self.img_embeddings.to(text.dtype)])
-        added = F.embedding((input_ids - self.own_rows).clamp(min=0), extra)
-        return torch.where(own[..., None], text, added)
-
     # The LM ---------------------------------------------------------------------------
 
     def lm_states(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Last hidden states (B, T, D), after the LM's final norm."""
         return self.lm_step(inputs_embeds, attention_mask, None, use_cache=False).last_hidden_state
 
-    def row_states(self, rows: tokens.Rows) -> Tensor:
-        """Last hidden states (B, T, D) of training rows, padded on the right.
+    def row_states(self, embeds: Tensor, lengths: Tensor) -> Tensor:
+        """Last hidden states (B, T, D) of training rows (B, T, D), padded on the right.
 
         Rows of like length are read together, which spares most of the padding; positions
         behind a row's end are zero.
         """
-        groups = rows.lengths.argsort().chunk(max(1, len(rows.lengths) // ROWS_TOGETHER))
+        groups = lengths.argsort().chunk(max(1, len(lengths) // ROWS_TOGETHER))
         states = []
         for group in groups:
-            width = int(rows.lengths[group].max())
-            states.append(self.lm_states(rows.embeds[group, :width]))
-            states[-1] = F.pad(states[-1], (0, 0, 0, rows.embeds.shape[1] - width))
+            width = int(lengths[group].max())
+            states.append(self.lm_states(embeds[group, :width]))
+            states[-1] = F.pad(states[-1], (0, 0, 0, embeds.shape[1] - width))
         return torch.cat(states)[torch.cat(groups).argsort()]
 
     def lm_step(self, inputs_embeds: Tensor, attention_mask, cache, use_cache: bool = True):
@@ -138,18 +146,6 @@ class Gill(nn.Module):
             use_cache=use_cache,
         )
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits (..., V) over text, filler and [IMG] rows, in this order.
-
-        An [IMG] token has one row, for input and output, also where the LM's own are untied.
-        """
-        head = self.lm.get_output_embeddings()
-        extra = torch.cat([self.filler_rows, self.img_embeddings.to(hidden.dtype)])
-        own = hidden @ head.weight[: self.own_rows].T
-        if head.bias is not None:
-            own = own + head.bias[: self.own_rows]
-        return torch.cat([own, hidden @ extra.T], dim=-1)
-
     def lm_loss(self, states: Tensor, labels: Tensor) -> Tensor:
         """Next-token loss from states (B, T, D); logits are computed at labels (B, T) only."""
         targets = labels[:, 1:]  # (B, T-1)
@@ -158,66 +154,33 @@ class Gill(nn.Module):
 
     # Training passes ------------------------------------------------------------------
 
-    def captioning_pass(
-        self, images: Tensor, captions: tokens.Captions, join: bool = False
-    ) -> CaptioningPass:
-        """The LM says the caption behind the visual tokens (paper Eq. 1)."""
-        config = self.config
+    def captioning_pass(self, images: Tensor, rows: tokens.Rows) -> Tensor:
+        """LM loss of saying the captions behind the visual tokens (paper Eq. 1)."""
         visual = self.visual_tokens(images)  # (B, K, D)
-        text = self.embed(captions.input_ids)  # (B, T, D)
-        rows = tokens.Rows(
-            torch.cat([visual.to(text.dtype), text], dim=1),  # (B, K+T, D)
-            tokens.caption_labels(captions, config.num_visual_tokens, config.num_img_tokens),
-            captions.lengths + config.num_visual_tokens - config.num_img_tokens,
-        )
-        if join:
-            rows = tokens.join_rows(rows, config.num_visual_tokens if config.has_bos else None)
-        lm_loss = self.lm_loss(self.row_states(rows), rows.labels)
-        return CaptioningPass(visual, rows.labels, lm_loss)
+        seen = rows.input_ids == tokens.VISUAL  # (B, K+T), or fewer and longer rows
+        text = self.embed(rows.input_ids.masked_fill(seen, 0))
+        embeds = text.masked_scatter(seen[..., None], visual.to(text.dtype))
+        return self.lm_loss(self.row_states(embeds, rows.lengths), rows.labels)
 
-    def img_pass(self, captions: tokens.Captions, join: bool = False) -> ImgPass:
+    def img_pass(self, rows: tokens.Rows) -> ImgPass:
         """The LM reads captions and their [IMG] tokens (paper Eq. 2).
 
         Retrieval and generation share it; the official code runs it once for each.
         """
-        config = self.config
-        ids, lengths = captions
-        rows = tokens.Rows(self.embed(ids), tokens.masked_labels(ids, lengths), lengths)
-        if join:
-            rows = tokens.join_rows(rows, 0 if config.has_bos else None)
-        labels = tokens.end_after_first_img(rows.labels, config.img_token_ids)
-        states = self.row_states(rows)  # (rows, T, D)
-        where = tokens.img_positions(lengths, config.num_img_tokens, join, config.has_bos)
-        lm_loss = self.lm_loss(states, labels)
-        return ImgPass(states[where].to(self.logit_scale.dtype), labels, lm_loss)
+        states = self.row_states(self.embed(rows.input_ids), rows.lengths)
+        img = states[tokens.img_positions(rows, self.config.img_token_ids)]  # (B * R, D)
+        hidden = img.unflatten(0, (-1, self.config.num_img_tokens))  # (B, R, D)
+        return ImgPass(hidden.to(self.logit_scale.dtype), self.lm_loss(states, rows.labels))
 
-    def forward(
-        self,
-        batch: Batch,
-        join_captioning: bool = False,
-        join_img: bool = False,
-        lm_loss_weight: float = 0.5,
-        contrast: Callable[[Tensor, Tensor, Tensor], Tensor] = losses.retrieval_loss,
-    ) -> Losses:
-        """All losses of one batch, from two passes of the LM.
-
-        `lm_loss_weight` counts the LM loss of the second pass once for retrieval and once for
-        generation, as the official three-pass form does. `contrast` is the retrieval loss; the
-        training step puts one in that sees the pairs of all processes.
-        """
+    def forward(self, batch: Batch) -> Passes:
+        """What the objective compares, from two passes of the LM."""
         pooled = self.pooled(batch.images)  # (B, Dv)
-        said = self.captioning_pass(pooled, batch.captions, join_captioning)
-        read = self.img_pass(batch.captions, join_img)
-        retrieval = contrast(
-            self.retrieval_embedding(read.hidden),
-            self.image_features(pooled),
-            self.logit_scale,
-        )
-        generation = torch.zeros_like(retrieval)
-        if self.config.mapper != mappers.RETRIEVAL_ONLY:
-            predicted = self.prompt_embeds(read.hidden)  # (B, L, E)
-            generation = losses.generation_loss(predicted, batch.prompt_targets)
-        return Losses.of(said.lm_loss, read.lm_loss, retrieval, generation, lm_loss_weight)
+        captioning = self.captioning_pass(pooled, batch.captioning_rows)
+        hidden, img_lm = self.img_pass(batch.img_rows)
+        text, image = self.retrieval_embedding(hidden), self.image_features(pooled)  # (B, P)
+        generates = self.config.mapper != mappers.RETRIEVAL_ONLY
+        prompt_embeds = self.prompt_embeds(hidden) if generates else None  # (B, L, E)
+        return Passes(captioning, img_lm, text, image, self.logit_scale, prompt_embeds)
 
     # Heads ----------------------------------------------------------------------------
 
@@ -262,20 +225,7 @@ class Gill(nn.Module):
 
 def build_gill(profile, backbones, mapper: str = "gill", seed: int = 0) -> Gill:
     """A fresh, untrained Gill of `profile`'s sizes; `seed` alone sets its start values."""
-    config = GillConfig(
-        img_token_ids=tokens.img_token_ids(backbones.tokenizer, profile.num_img_tokens),
-        prompt_width=prompt_width(backbones.pipeline, profile.prompt_slots),
-        num_visual_tokens=profile.num_visual_tokens,
-        num_img_tokens=profile.num_img_tokens,
-        ret_dim=profile.ret_dim,
-        prompt_slots=profile.prompt_slots,
-        mapper=mapper,
-        mapper_width=profile.mapper_width,
-        mapper_layers=profile.mapper_layers,
-        mapper_heads=profile.mapper_heads,
-        mapper_ffn=profile.mapper_ffn,
-        has_bos=backbones.tokenizer.bos_token_id is not None,
-    )
+    config = GillConfig.of(profile, backbones, mapper)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         gill = Gill(backbones.lm, backbones.vision, config)

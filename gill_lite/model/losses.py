@@ -1,14 +1,55 @@
-"""The three losses: one equation, one function.
+"""The objective: three losses, one equation one function each, and their weighted sum.
 
 Axes: B batch, L prompt-embedding slots, E prompt-embedding width, P retrieval width, V
-vocabulary with the [IMG] tokens, N labelled positions.
+vocabulary with the [IMG] tokens.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gill_lite.model.tokens import IGNORE
+
+
+class Losses(NamedTuple):
+    """The parts of the objective and their weighted sum."""
+
+    total: Tensor
+    captioning: Tensor  # LM loss of the captioning pass
+    img_lm: Tensor  # LM loss of the retrieval and generation pass
+    retrieval: Tensor
+    generation: Tensor
+
+    @classmethod
+    def of(cls, captioning, img_lm, retrieval, generation, lm_loss_weight: float) -> "Losses":
+        """The parts and their sum; the [IMG] pass's LM loss counts for retrieval and generation."""
+        total = captioning + 2 * lm_loss_weight * img_lm + retrieval + generation
+        return cls(total, captioning, img_lm, retrieval, generation)
+
+
+def objective(
+    passes,
+    prompt_targets: Tensor,
+    lm_loss_weight: float = 0.5,
+    retrieval: Tensor | None = None,
+) -> Losses:
+    """All losses of one batch from what `Gill.forward` gives (paper Sec. 3: the sum of all).
+
+    `prompt_targets` (B, L, E) is the generator's own embedding of the captions.
+    `lm_loss_weight` counts the LM loss of the [IMG] pass once for retrieval and once for
+    generation, as the official three-pass form does. `retrieval` stands in for the InfoNCE of
+    these pairs alone where they are compared with more. Joints that only retrieve have a
+    generation loss of zero.
+    """
+    if retrieval is None:
+        retrieval = retrieval_loss(passes.text, passes.image, passes.logit_scale)
+    generation = torch.zeros_like(retrieval)
+    if passes.prompt_embeds is not None:
+        generation = generation_loss(passes.prompt_embeds, prompt_targets)
+    parts = (passes.captioning, passes.img_lm, retrieval, generation)
+    return Losses.of(*parts, lm_loss_weight)
 
 
 def caption_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -168,7 +168,7 @@ def pairs(mapper: str) -> tuple[tuple[str, str], ...]:
     return (LINEAR_NAMES if mapper == "linear" else ()) + NAMES
 
 
-def to_official(joints: dict, mapper: str) -> dict:
+def under_official_names(joints: dict, mapper: str) -> dict:
     """Our names -> the official ones, whatever stands under them."""
     return {official_name(name, mapper): value for name, value in joints.items()}
 
@@ -186,7 +186,7 @@ def take_joints(model: OfficialModel, shapes: Mapping) -> dict[str, Tensor]:
 
     One GillError lists unknown, missing and wrongly shaped names, as the file has them.
     """
-    theirs = to_official({name: name for name in shapes}, model.config.mapper)
+    theirs = under_official_names({name: name for name in shapes}, model.config.mapper)
     expected = {name: shapes[ours] for name, ours in theirs.items()}
     if faults := misfits(model.state, expected):
         raise GillError(f"{model.source} does not fit this model: {'; '.join(faults)}")

@@ -17,6 +17,7 @@ from torch import Tensor
 from gill_lite.errors import GillError
 
 IGNORE = -100  # the label that cross-entropy skips
+VISUAL = -1  # in a training row: here stands a visual token, which has no id
 
 
 class Captions(NamedTuple):
@@ -27,9 +28,9 @@ class Captions(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What an LM pass reads and what it must predict."""
+    """What an LM pass of training reads and what it must predict."""
 
-    embeds: Tensor  # (B, T, D), or (B/2, 2T-1 or shorter, D) when joined
+    input_ids: Tensor  # (B, T), or (B/2, longest pair) when joined; VISUAL at visual tokens
     labels: Tensor  # the same rows and positions, IGNORE where there is nothing to learn
     lengths: Tensor  # real positions of each row
 
@@ -105,6 +106,28 @@ def pad_rows(rows: Sequence[Sequence[int]], fill: int) -> Captions:
     return Captions(input_ids, lengths)
 
 
+def captioning_rows(captions: Captions, config, join: bool = False) -> Rows:
+    """Rows of the captioning pass (paper Eq. 1): K visual tokens, then the caption's text."""
+    ids, lengths = captions
+    visual = ids.new_full((len(ids), config.num_visual_tokens), VISUAL)  # (B, K)
+    rows = Rows(
+        torch.cat([visual, ids], dim=1),  # (B, K+T)
+        caption_labels(captions, config.num_visual_tokens, config.num_img_tokens),
+        lengths + config.num_visual_tokens - config.num_img_tokens,
+    )
+    return join_rows(rows, config.num_visual_tokens if config.has_bos else None) if join else rows
+
+
+def img_rows(captions: Captions, config, join: bool = False) -> Rows:
+    """Rows of the pass that retrieval and generation share (paper Eq. 2): text, [IMG] tokens."""
+    ids, lengths = captions
+    if not join:
+        return Rows(ids, img_labels(captions, config.num_img_tokens), lengths)
+    whole = Rows(ids, masked_labels(ids, lengths), lengths)
+    rows = join_rows(whole, 0 if config.has_bos else None)
+    return rows._replace(labels=end_after_first_img(rows.labels, config.img_token_ids))
+
+
 def caption_labels(captions: Captions, num_visual: int, num_img: int) -> Tensor:
     """Labels of the captioning pass (B, K+T): the caption's text, nothing else."""
     ids, lengths = captions
@@ -140,11 +163,13 @@ def join_rows(rows: Rows, drop: int | None) -> Rows:
     if drop is not None:
         later = later + (later >= drop)
     source = torch.where(in_first, position, width + later)
-    source = torch.where(position < total, source, 0)
-    pairs = rows.embeds.reshape(len(first), 2 * width, -1)  # (B/2, 2T, D)
-    embeds = pairs.gather(1, source[..., None].expand(-1, -1, pairs.shape[-1]))
-    labels = rows.labels.reshape(len(first), 2 * width).gather(1, source)
-    return Rows(embeds, labels.masked_fill(position >= total, IGNORE), total[:, 0])
+    padding = position >= total
+    source = source.masked_fill(padding, 0)
+    ids, labels = (
+        column.reshape(len(first), 2 * width).gather(1, source).masked_fill(padding, fill)
+        for column, fill in ((rows.input_ids, 0), (rows.labels, IGNORE))
+    )
+    return Rows(ids, labels, total[:, 0])
 
 
 def end_after_first_img(labels: Tensor, img_ids: Sequence[int]) -> Tensor:
@@ -159,16 +184,7 @@ def end_after_first_img(labels: Tensor, img_ids: Sequence[int]) -> Tensor:
     return labels.masked_fill(seen, IGNORE)
 
 
-def img_positions(lengths: Tensor, num_img: int, joined: bool, drop: bool = True) -> tuple:
-    """(row, position) indices (B, 1) and (B, R) of each caption's [IMG] tokens.
-
-    `lengths` are those before joining; `drop` says that second captions lost their BOS.
-    """
-    back = torch.arange(-num_img, 0, device=lengths.device)  # (R,)
-    row = torch.arange(len(lengths), device=lengths.device)  # (B,)
-    ends = lengths
-    if joined:
-        row = row // 2
-        ends = lengths.clone()
-        ends[1::2] += lengths[0::2] - int(drop)
-    return row[:, None], ends[:, None] + back
+def img_positions(rows: Rows, img_ids: Sequence[int]) -> Tensor:
+    """Where [IMG] tokens stand, a mask (B, T); row by row the R of each caption, in order."""
+    position = torch.arange(rows.input_ids.shape[1], device=rows.lengths.device)  # (T,)
+    return (rows.input_ids >= img_ids[0]) & (position < rows.lengths[:, None])

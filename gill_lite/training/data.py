@@ -10,12 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
 from gill_lite.files import write_bytes
+from gill_lite.model.backbones import fingerprint
+from gill_lite.world.pictures import NUM_IMAGES, drawn, training_caption, training_scene
 
 
 class Examples(NamedTuple):
@@ -37,45 +41,6 @@ class Read(NamedTuple):
     error: str = ""  # of a GillError, thrown again where the batch arrives
     opened: int = 0  # pictures, for the dataset's count
     damaged: Counter = Counter()
-
-
-class Part(NamedTuple):
-    """What of each batch one process computes: neighbouring rows, in micro-batches."""
-
-    batch_size: int  # of all processes together
-    processes: int
-    own: slice  # rows of the batch
-    micro_batches: list[slice]  # of the own rows
-
-    @property
-    def first(self) -> int:
-        """The first own row."""
-        return self.own.start
-
-
-def split_batch(profile, process: int = 0, processes: int = 1, micro_batches: int = 1) -> Part:
-    """The part of process number `process`; all parts are as equal as whole pairs allow.
-
-    Rows 2i and 2i+1 stay together, since captions are joined in such pairs. Raises GillError
-    where there are fewer pairs than parts.
-    """
-    size, unit = profile.batch_size, 2 if profile.join_probability > 0 else 1
-    if size % unit:
-        raise GillError(
-            f"batch_size={size} is odd, but captions are joined in pairs; "
-            "use an even batch or join_probability=0"
-        )
-    units, parts = size // unit, processes * micro_batches
-    if micro_batches < 1 or units < parts:
-        raise GillError(
-            f"batch_size={size} cannot be split over {processes} processes with "
-            f"gradient_accumulation_steps={micro_batches}: each part needs {unit} rows or more"
-        )
-    edges = [unit * (units * i // parts) for i in range(parts + 1)]
-    edges = edges[process * micro_batches : (process + 1) * micro_batches + 1]
-    inner = [edge - edges[0] for edge in edges]
-    slices = [slice(a, b) for a, b in zip(inner, inner[1:])]
-    return Part(size, processes, slice(edges[0], edges[-1]), slices)
 
 
 class Order:
@@ -221,8 +186,6 @@ class WorldPairs:
         self.epoch = epoch
 
     def __getitem__(self, i: int) -> tuple[int, str]:
-        from gill_lite.world.pictures import training_caption
-
         return i, training_caption(i, self.epoch)
 
 
@@ -231,11 +194,6 @@ def world_pairs(backbones, cache_dir) -> tuple[WorldPairs, Tensor]:
 
     The latter is kept in `cache_dir` under a name made from the weights, for other seeds.
     """
-    from safetensors.torch import save
-
-    from gill_lite.training.state import fingerprint
-    from gill_lite.world.pictures import NUM_IMAGES, drawn, training_scene
-
     pairs = WorldPairs(NUM_IMAGES)
     path = Path(cache_dir) / f"features-{fingerprint(backbones)}.safetensors"
     if path.exists():
@@ -248,9 +206,6 @@ def world_pairs(backbones, cache_dir) -> tuple[WorldPairs, Tensor]:
 
 
 def _kept_features(path: Path) -> Tensor:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         return load_file(path)["features"]
     except (SafetensorError, KeyError, OSError) as error:

@@ -14,9 +14,11 @@ import torch
 
 from gill_lite.errors import GillError
 from gill_lite.files import write_json
-from gill_lite.model.mappers import KINDS
+from gill_lite.model.losses import generation_loss
+from gill_lite.model.mappers import MAPPERS
 from gill_lite.training.data import Examples, world_pairs
 from gill_lite.training.train import make_batch, train
+from gill_lite.world.pictures import NUM_IMAGES, training_caption
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 STEPS = 300  # a third of the full training, before its learning rate first decays
@@ -37,9 +39,6 @@ class Trial:
 @torch.no_grad()
 def held_out_loss(gill, backbones, count: int = HELD_OUT) -> float:
     """Mean generation loss on `count` single captions drawn as in training, from unseen numbers."""
-    from gill_lite.model.losses import generation_loss
-    from gill_lite.world.pictures import NUM_IMAGES, training_caption
-
     size = backbones.profile.batch_size
     losses = []
     for first in range(NUM_IMAGES, NUM_IMAGES + count, size):
@@ -47,12 +46,12 @@ def held_out_loss(gill, backbones, count: int = HELD_OUT) -> float:
         features = torch.zeros(size, gill.visual_fc.in_features)  # not read by this pass
         examples = Examples(list(range(size)), features, captions)
         batch = make_batch(gill, backbones, examples, backbones.profile.max_caption_tokens)
-        predicted = gill.prompt_embeds(gill.img_pass(batch.captions).hidden)  # (B, L, E)
+        predicted = gill.prompt_embeds(gill.img_pass(batch.img_rows).hidden)  # (B, L, E)
         losses.append(generation_loss(predicted, batch.prompt_targets).item())
     return sum(losses) / len(losses)
 
 
-def search(profile, backbones, work_dir, mappers=KINDS, rates=RATES, steps=STEPS, seed=0):
+def search(profile, backbones, work_dir, mappers=tuple(MAPPERS), rates=RATES, steps=STEPS, seed=0):
     """Train every mapper at every rate; returns a list of Trial. Goes on where it was killed."""
     work_dir = Path(work_dir)
     pairs, features = world_pairs(backbones, work_dir)

@@ -1,11 +1,54 @@
-"""What training processes exchange: sums, gradients, and the embeddings of the whole batch.
+"""Processes that train together: which part of a batch each computes, and what they exchange.
 
 Each function is also right on a single process, where it changes nothing.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from gill_lite.errors import GillError
+
+
+class Part(NamedTuple):
+    """What of each batch one process computes: neighbouring rows, in micro-batches."""
+
+    batch_size: int  # of all processes together
+    processes: int
+    own: slice  # rows of the batch
+    micro_batches: list[slice]  # of the own rows
+
+    @property
+    def first(self) -> int:
+        """The first own row."""
+        return self.own.start
+
+
+def split_batch(profile, process: int = 0, processes: int = 1, micro_batches: int = 1) -> Part:
+    """The part of process number `process`; all parts are as equal as whole pairs allow.
+
+    Rows 2i and 2i+1 stay together, since captions are joined in such pairs. Raises GillError
+    where there are fewer pairs than parts.
+    """
+    size, unit = profile.batch_size, 2 if profile.join_probability > 0 else 1
+    if size % unit:
+        raise GillError(
+            f"batch_size={size} is odd, but captions are joined in pairs; "
+            "use an even batch or join_probability=0"
+        )
+    units, parts = size // unit, processes * micro_batches
+    if micro_batches < 1 or units < parts:
+        raise GillError(
+            f"batch_size={size} cannot be split over {processes} processes with "
+            f"gradient_accumulation_steps={micro_batches}: each part needs {unit} rows or more"
+        )
+    edges = [unit * (units * i // parts) for i in range(parts + 1)]
+    edges = edges[process * micro_batches : (process + 1) * micro_batches + 1]
+    inner = [edge - edges[0] for edge in edges]
+    slices = [slice(a, b) for a, b in zip(inner, inner[1:])]
+    return Part(size, processes, slice(edges[0], edges[-1]), slices)
 
 
 def several() -> bool:

@@ -5,7 +5,6 @@ the metadata the step and the settings it was made by. There is no state of a ra
 among it: whatever a step draws, it draws from a generator made of the seed and its number.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -19,16 +18,6 @@ from gill_lite.model.checkpoint import ABOUT, CONFIG, WEIGHTS, put_joints, read_
 from gill_lite.model.gill import Gill
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-def fingerprint(backbones) -> str:
-    """A hash that changes with the backbones' weights (the first numbers of each tensor)."""
-    digest = hashlib.sha256()
-    for module in (backbones.lm, backbones.vision, backbones.pipeline.text_encoder):
-        for name, value in module.state_dict().items():
-            head = value.detach().flatten()[:1024].double().cpu()
-            digest.update(name.encode() + head.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 class TrainState:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from gill_lite.errors import GillError
-from gill_lite.model import losses, tokens
-from gill_lite.model.passes import Batch, Losses
-from gill_lite.training import processes as gather
-from gill_lite.training.data import Part
+from gill_lite.model import losses
+from gill_lite.model.gill import Batch
+from gill_lite.model.losses import Losses
+from gill_lite.model.tokens import IGNORE
+from gill_lite.training import processes
 
 PRECISIONS = ("no", "bf16")
 
@@ -41,10 +42,10 @@ def joins(seed: int, step: int, probability: float) -> tuple[bool, bool]:
 class Stepper:
     """Makes steps of AdamW on the joints of `gill`; `part` is what this process has to do."""
 
-    def __init__(self, profile, gill, seed: int, part: Part, mixed_precision: str = "no"):
+    def __init__(self, profile, gill, part: processes.Part, mixed_precision: str = "no"):
         if mixed_precision not in PRECISIONS:
             raise GillError(f"mixed_precision must be no or bf16, not {mixed_precision}")
-        self.profile, self.gill, self.seed, self.part = profile, gill, seed, part
+        self.profile, self.gill, self.part = profile, gill, part
         self.mixed_precision = mixed_precision
         self.parameters = list(gill.trainable_parameters().values())
         self.check_precision()
@@ -65,8 +66,8 @@ class Stepper:
             group["lr"] = rate
         self.gill.train()
         self.optimizer.zero_grad()
-        whole = self.backward(batches, *joins(self.seed, step, self.profile.join_probability))
-        gather.sum_gradients(self.parameters)
+        whole = self.backward(batches)
+        processes.sum_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.profile.grad_clip)
         row = {name: value.item() for name, value in whole._asdict().items()}
         row = {"loss": row.pop("total"), **row, "gradient_norm": norm.item()}
@@ -76,44 +77,44 @@ class Stepper:
         temperature = np.exp(-self.gill.logit_scale.item())
         return {**row, "learning_rate": rate, "temperature": temperature}
 
-    def backward(self, batches: list[Batch], join_captioning: bool, join_img: bool) -> Losses:
+    def backward(self, batches: list[Batch]) -> Losses:
         """Add the gradient of this process's share; returns the losses of the whole batch."""
-        joined, weight = (join_captioning, join_img), self.profile.lm_loss_weight
-        counts = [label_counts(self.gill.config, batch.captions, *joined) for batch in batches]
-        everywhere = gather.add_up(sum(counts)).tolist()
-        retrieval, contrasts = None, [self.contrast]
+        weight, counts = self.profile.lm_loss_weight, [label_counts(batch) for batch in batches]
+        everywhere = processes.add_up(sum(counts)).tolist()
+        in_advance, contrasts = None, [self.contrast]
         if len(batches) > 1:
             with self.autocast():  # CLIP sees each picture once
                 batches = [b._replace(images=self.gill.pooled(b.images)) for b in batches]
-            retrieval, contrasts = self.contrast_in_advance(batches, join_img)
+            in_advance, contrasts = self.contrast_in_advance(batches)
         sums = torch.zeros(4, device=self.gill.logit_scale.device)
         for batch, count, contrast in zip(batches, counts, contrasts, strict=True):
             with self.autocast():
-                own = self.gill(batch, *joined, weight, contrast)
+                passes = self.gill(batch)
+                retrieval = contrast(passes.text, passes.image, passes.logit_scale)
+                own = losses.objective(passes, batch.prompt_targets, weight, retrieval)
             said, read, rows = (n / all_n for n, all_n in zip(count.tolist(), everywhere))
             parts = (own.captioning * said, own.img_lm * read, own.retrieval, own.generation * rows)
             Losses.of(*parts, weight).total.backward()
             sums = sums + torch.stack(parts).detach()
-        if retrieval is not None:
-            sums[2] = retrieval
-        captioning, img_lm, retrieval, generation = gather.add_up(sums)
-        return Losses.of(captioning, img_lm, retrieval, generation, weight)
+        if in_advance is not None:
+            sums[2] = in_advance
+        return Losses.of(*processes.add_up(sums), weight)
 
     def contrast(self, text: Tensor, image: Tensor, logit_scale: Tensor) -> Tensor:
         """This process's share of the InfoNCE of all pairs; `text`, `image` are its rows."""
         rows = (self.part.first, self.part.batch_size)
-        text, image = (gather.gather_rows(own, *rows) for own in (text, image))  # (all, P)
+        text, image = (processes.gather_rows(own, *rows) for own in (text, image))  # (all, P)
         with torch.autocast(text.device.type, enabled=False):
             return losses.retrieval_loss(text, image, logit_scale) / self.part.processes
 
-    def contrast_in_advance(self, batches: list[Batch], join_img: bool) -> tuple[Tensor, list]:
+    def contrast_in_advance(self, batches: list[Batch]) -> tuple[Tensor, list]:
         """The InfoNCE share, and for each micro-batch a loss with the gradient it has there.
 
         Embeddings are computed without gradient first. The loss over all of them gives each
         embedding's slope; later every micro-batch computes its embeddings again, with gradient.
         """
         with torch.no_grad(), self.autocast():
-            kept = [self.embeddings(batch, join_img) for batch in batches]
+            kept = [self.embeddings(batch) for batch in batches]
         text, image = (torch.cat(rows).requires_grad_() for rows in zip(*kept))
         retrieval = self.contrast(text, image, self.gill.logit_scale)
         retrieval.backward()
@@ -121,9 +122,9 @@ class Stepper:
         slopes = zip(text.grad.split(sizes), image.grad.split(sizes))
         return retrieval.detach(), [partial(_along, *slope) for slope in slopes]
 
-    def embeddings(self, batch: Batch, join_img: bool) -> tuple[Tensor, Tensor]:
+    def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What InfoNCE compares: unit vectors of captions and of images, (B, P) each."""
-        hidden = self.gill.img_pass(batch.captions, join_img).hidden
+        hidden = self.gill.img_pass(batch.img_rows).hidden
         return self.gill.retrieval_embedding(hidden), self.gill.image_features(batch.images)
 
     def autocast(self):
@@ -140,24 +141,14 @@ class Stepper:
                 )
 
 
-def label_counts(config, captions: tokens.Captions, join_captioning: bool, join_img: bool):
+def label_counts(batch: Batch) -> Tensor:
     """How much a micro-batch counts in each mean: a tensor of three numbers.
 
-    Labelled positions of the captioning pass, those of the [IMG] pass, and rows.
+    Labelled positions of the captioning pass, those of the [IMG] pass, and pairs.
     """
-    ids, lengths = captions
-    visual, img = config.num_visual_tokens, config.num_img_tokens
-    labels = tokens.caption_labels(captions, visual, img)  # (B, K+T)
-    said = tokens.Rows(labels[..., None], labels, lengths + visual - img)
-    labels = tokens.masked_labels(ids, lengths)  # (B, T)
-    read = tokens.Rows(labels[..., None], labels, lengths)
-    if join_captioning:
-        said = tokens.join_rows(said, visual if config.has_bos else None)
-    if join_img:
-        read = tokens.join_rows(read, 0 if config.has_bos else None)
-    read = tokens.end_after_first_img(read.labels, config.img_token_ids)
-    counts = [(labels[:, 1:] != tokens.IGNORE).sum() for labels in (said.labels, read)]
-    return torch.stack([*counts, lengths.new_tensor(len(lengths))])  # (3,)
+    labels = batch.captioning_rows.labels, batch.img_rows.labels
+    counts = [(each[:, 1:] != IGNORE).sum() for each in labels]
+    return torch.stack([*counts, counts[0].new_tensor(len(batch.images))])  # (3,)
 
 
 def _along(text_slope: Tensor, image_slope: Tensor, text: Tensor, image: Tensor, _) -> Tensor:

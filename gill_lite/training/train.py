@@ -4,7 +4,7 @@ Two LM passes a step, captions padded to the longest of the batch, the generator
 embeddings computed on the fly. Whatever a step does follows from (seed, step) and the weights
 before it: data order, joining and learning rate need no state, so a run that was killed and
 resumed ends bit-identical on a CPU. Started by `accelerate launch`, the processes share each
-batch; see train_step. Paper: Sec. 3 and appendix; schedule: official code.
+batch; see step.py. Paper: Sec. 3 and appendix; schedule: official code.
 """
 
 import time
@@ -20,13 +20,13 @@ from tqdm.auto import tqdm
 from gill_lite.errors import GillError
 from gill_lite.files import only_one
 from gill_lite.model import tokens
+from gill_lite.model.backbones import fingerprint
 from gill_lite.model.checkpoint import save_joints
-from gill_lite.model.gill import Gill, build_gill
-from gill_lite.model.passes import Batch
-from gill_lite.training import processes as gather
-from gill_lite.training import state as train_state
-from gill_lite.training.data import Examples, Loading, Order, split_batch
-from gill_lite.training.step import Stepper
+from gill_lite.model.gill import Batch, Gill, build_gill
+from gill_lite.training import processes
+from gill_lite.training.data import Examples, Loading, Order
+from gill_lite.training.state import Log, TrainState
+from gill_lite.training.step import Stepper, joins
 
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 
@@ -37,14 +37,17 @@ def prompt_targets(pipeline, captions: list[str]) -> Tensor:
     return pipeline.encode_prompt(captions, pipeline.text_encoder.device, 1, False)[0].float()
 
 
-def make_batch(gill: Gill, backbones, examples: Examples, max_tokens: int) -> Batch:
-    """Examples as the model's batch, on its device."""
-    device = gill.logit_scale.device
-    img_ids = gill.config.img_token_ids
-    captions = tokens.encode_captions(backbones.tokenizer, examples.captions, img_ids, max_tokens)
-    targets = prompt_targets(backbones.pipeline, examples.captions)  # (B, L, E)
+def make_batch(
+    gill: Gill, backbones, examples: Examples, max_tokens: int, joined=(False, False)
+) -> Batch:
+    """Examples as the model's batch, on its device; `joined` as `joins` gives it."""
+    config, device = gill.config, gill.logit_scale.device
+    captions = tokens.encode_captions(
+        backbones.tokenizer, examples.captions, config.img_token_ids, max_tokens
+    )
     captions = tokens.Captions(*(value.to(device) for value in captions))
-    return Batch(examples.images.to(device), captions, targets.to(device))
+    targets = prompt_targets(backbones.pipeline, examples.captions).to(device)  # (B, L, E)
+    return Batch.of(config, examples.images.to(device), captions, targets, *joined)
 
 
 def train(
@@ -82,26 +85,29 @@ def train(
         raise GillError(f"steps must be at least 1, not {steps}")
     gill = build_gill(profile, backbones, mapper, seed)
     group = _group(gill)
-    part = split_batch(
+    part = processes.split_batch(
         profile, group.process_index, group.num_processes, gradient_accumulation_steps
     )
-    stepper = Stepper(profile, gill, seed, part, mixed_precision)
+    stepper = Stepper(profile, gill, part, mixed_precision)
     settings = {
         **{"seed": seed, "mapper": mapper, "mixed_precision": mixed_precision},
         **{"pairs": len(dataset), "pixels": image_features is None},
         **_recipe(profile, backbones, dataset),
     }
     with _hold(output_dir, group):
-        state = train_state.TrainState(Path(output_dir), gill, stepper.optimizer, settings, keep)
+        state = TrainState(Path(output_dir), gill, stepper.optimizer, settings, keep)
         start = _start(state, steps, resume, group)
         order = Order(len(dataset), profile.batch_size, seed, start, steps, part.own)
         loading = Loading(dataset, backbones.image_processor, image_features)
         records = Records(state, start, steps, save_every, log_every, tensorboard, group)
         bar = records.bar(loading.batches(order, num_workers), f"train {mapper} {seed}")
         for step, examples in enumerate(bar, start):
+            joined = joins(seed, step, profile.join_probability)
             micro = (examples.rows(rows) for rows in part.micro_batches)
-            batches = [make_batch(gill, backbones, m, profile.max_caption_tokens) for m in micro]
-            row = stepper(step, batches)
+            row = stepper(
+                step,
+                [make_batch(gill, backbones, m, profile.max_caption_tokens, joined) for m in micro],
+            )
             if not all(np.isfinite(value) for value in row.values()):
                 raise GillError(_not_finite(step, order.batch(step), row))
             records.after(step, row)
@@ -121,7 +127,7 @@ class Records:
         folder = state.directory
         if self.main:
             events = folder / TENSORBOARD if tensorboard else None
-            self.log = train_state.Log(folder / LOG, start, events)
+            self.log = Log(folder / LOG, start, events)
 
     def bar(self, batches, title: str):
         """The batches behind a progress bar."""
@@ -168,13 +174,13 @@ def _recipe(profile, backbones, dataset) -> dict:
     recipe = {name: value for name, value in asdict(profile).items() if name not in _NO_MATTER}
     if hasattr(dataset, "about"):
         recipe["data"] = dataset.about()["digest"]
-    return {**recipe, "backbones": train_state.fingerprint(backbones)}
+    return {**recipe, "backbones": fingerprint(backbones)}
 
 
-def _start(state: train_state.TrainState, steps: int, resume: bool, group) -> int:
+def _start(state: TrainState, steps: int, resume: bool, group) -> int:
     """Put the last checkpoint back; returns the steps behind it, the same for all processes."""
     start = state.restore(steps) if resume else 0
-    if not gather.agree(start, state.gill.logit_scale.device):
+    if not processes.agree(start, state.gill.logit_scale.device):
         raise GillError(
             f"the processes do not see the same checkpoints in {state.directory}; "
             "choose a folder that all machines share"

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from gill_lite.files import shipped
 from gill_lite.world.scene import ATTRIBUTES
 
 
@@ -25,11 +26,11 @@ class Probes(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
 
-def load_probes(directory: Path):
-    """The mini world's attribute probes."""
+def load_probes(directory: Path | None = None) -> Probes:
+    """The mini world's attribute probes, those that ship with it or another folder's."""
     from safetensors.torch import load_file
 
     probes = Probes()
-    weights = load_file(directory / "model.safetensors")
+    weights = load_file((directory or shipped("mini/probes")) / "model.safetensors")
     probes.load_state_dict({name: value.float() for name, value in weights.items()})
     return probes.eval().requires_grad_(False)

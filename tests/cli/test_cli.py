@@ -183,12 +183,12 @@ def test_train_replaces_what_the_profile_says(trained):
 
 def test_choices_are_the_ones_the_code_knows():
     from gill_lite.model.backbones import QUANTIZE
-    from gill_lite.model.mappers import KINDS, RETRIEVAL_ONLY
+    from gill_lite.model.mappers import MAPPERS, RETRIEVAL_ONLY
     from gill_lite.pretraining.pretrain import STAGES
     from gill_lite.training.step import PRECISIONS
 
     assert world.STAGES == STAGES
-    assert set(train.MAPPERS) == {*KINDS, RETRIEVAL_ONLY}
+    assert set(train.MAPPERS) == {*MAPPERS, RETRIEVAL_ONLY}
     assert train.PRECISIONS == PRECISIONS and options.QUANTIZE == QUANTIZE
 
 

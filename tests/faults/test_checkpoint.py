@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from gill_lite.cli.main import main
 from gill_lite.errors import GillError
 from gill_lite.files import DATA, sha256
+from gill_lite.model.backbones import fingerprint
 from gill_lite.training import data as train_data
-from gill_lite.training.state import fingerprint
 from gill_lite.training.train import train
 from tests.helpers import tiny_backbones, tiny_launch
 from tests.helpers.evil import Evil

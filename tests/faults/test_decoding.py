@@ -133,7 +133,7 @@ def test_training_rows_end_in_all_img_tokens_and_hold_no_other(responder):
     tiny, gill = responder.backbones, responder.gill
     img_ids = gill.config.img_token_ids
     examples = Examples(list(range(len(ODD))), torch.zeros(len(ODD), 8), ODD)
-    ids, lengths = make_batch(gill, tiny, examples, max_tokens=24).captions
+    ids, _, lengths = make_batch(gill, tiny, examples, max_tokens=24).img_rows
     assert lengths.max() == 24
     for row, length in zip(ids.tolist(), lengths.tolist(), strict=True):
         text, img = row[: length - len(img_ids)], row[length - len(img_ids) : length]

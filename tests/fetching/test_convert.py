@@ -72,7 +72,7 @@ def official_folder(folder, first: int, dtype=torch.float32, mode: str = "linear
     args = official_args(first, mode)
     (folder / official.ARGS).write_text(json.dumps(args))
     config = official.official_config(args, folder)
-    shapes = official.to_official(shapes_between(config, WIDTH, VISION), config.mapper)
+    shapes = official.under_official_names(shapes_between(config, WIDTH, VISION), config.mapper)
     state = {name: numbers(shape, i, dtype) for i, (name, shape) in enumerate(shapes.items())}
     torch.save({"state_dict": state}, folder / official.WEIGHTS)
     decision = {"1.weight": numbers((2, WIDTH), 90), "1.bias": numbers((2,), 91)}

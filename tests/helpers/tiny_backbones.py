@@ -158,3 +158,11 @@ def profile(**changes):
     small = {"ret_dim": 6, "mapper_width": 8, "mapper_layers": 1, "mapper_heads": 2}
     small |= {"mapper_ffn": 16, "max_caption_tokens": 24, "batch_size": 4, "warmup_steps": 2}
     return MINI.replace(**{**small, **changes})
+
+
+def official_state(gill) -> dict:
+    """The joints under their official names, as the official checkpoint holds them."""
+    from gill_lite.model.official import under_official_names
+
+    joints = {name: value.detach() for name, value in gill.trainable_parameters().items()}
+    return under_official_names(joints, gill.config.mapper)

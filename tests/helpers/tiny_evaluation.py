@@ -29,7 +29,6 @@ def backbones(**changes):
         torch.manual_seed(1)
         tiny.lm = tiny_backbones.language_model(len(tiny.tokenizer), positions=256)
     tiny.profile = tiny_backbones.profile(image_size=16, num_inference_steps=2, **changes)
-    tiny.probes, tiny.perceptual = None, Squares()
     return tiny
 
 
@@ -51,6 +50,7 @@ def scorer(task, folder, count=4, examples=None, drawers=None, **options) -> Sco
         dataset = dataset._replace(examples=examples(dataset.examples))
     drawers = drawers or models()
     judge = Judge(drawers["sd", 0].responder.backbones, ("clip_similarity", "lpips"))
+    judge.perceptual = Squares()
     return Scorer(dataset, drawers, judge, **options)
 
 

@@ -30,8 +30,8 @@ def features(backbones) -> torch.Tensor:
 def step_results(join: bool, micro_batches: int, rank: int = 0, size: int = 1, rows=slice(None)):
     """Losses and summed gradients of one step in float64, by name."""
     from gill_lite.model.gill import build_gill
-    from gill_lite.training import processes as gather
-    from gill_lite.training.data import Examples, split_batch
+    from gill_lite.training import processes
+    from gill_lite.training.data import Examples
     from gill_lite.training.step import Stepper
     from gill_lite.training.train import make_batch
 
@@ -41,15 +41,15 @@ def step_results(join: bool, micro_batches: int, rank: int = 0, size: int = 1, r
     for module in (backbones.lm, backbones.vision):
         module.double()
     gill = build_gill(profile, backbones).double()
-    part = split_batch(profile, rank, size, micro_batches)
+    part = processes.split_batch(profile, rank, size, micro_batches)
     own = Examples(list(range(len(captions))), images, captions).rows(part.own)
     batches = [
-        make_batch(gill, backbones, own.rows(micro), profile.max_caption_tokens)
+        make_batch(gill, backbones, own.rows(micro), profile.max_caption_tokens, (join, join))
         for micro in part.micro_batches
     ]
-    stepper = Stepper(profile, gill, 0, part)
-    losses = stepper.backward(batches, join, join)
-    gather.sum_gradients(stepper.parameters)
+    stepper = Stepper(profile, gill, part)
+    losses = stepper.backward(batches)
+    processes.sum_gradients(stepper.parameters)
     gradients = {f"grad.{n}": p.grad for n, p in gill.trainable_parameters().items()}
     return {**losses._asdict(), **gradients}
 

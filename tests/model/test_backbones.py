@@ -9,13 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gill_lite.errors import GillError
-from gill_lite.model import backbones, tokens
-from gill_lite.model.backbones import load_backbones
+from gill_lite.model import backbones, losses, tokens
+from gill_lite.model.backbones import fingerprint, load_backbones
 from gill_lite.model.checkpoint import load_joints, save_joints
-from gill_lite.model.gill import build_gill
-from gill_lite.model.passes import Batch
+from gill_lite.model.gill import Batch, build_gill
 from gill_lite.profiles import MINI, PAPER, REVISIONS
-from gill_lite.training.state import fingerprint
 from tests.helpers import tiny_backbones
 
 LM_WIDTH = 64  # bitsandbytes quantises blocks of 64 numbers
@@ -69,7 +67,7 @@ def test_models_are_those_of_the_folders_frozen_and_of_one_dtype(folders, dtype)
 
 def test_the_mini_profile_takes_another_language_model(folders):
     loaded = load_backbones(MINI, lm=folders["lm"])
-    assert type(loaded.lm).__name__ == "LlamaForCausalLM" and loaded.probes is not None
+    assert type(loaded.lm).__name__ == "LlamaForCausalLM"
     assert (loaded.profile.lm, loaded.profile.vision) == (str(folders["lm"]), "clip")
 
 
@@ -178,16 +176,18 @@ def test_joints_train_around_a_quantised_language_model(folders, tmp_path, quant
     gill = build_gill(tiny_backbones.profile(), loaded)
     texts = ["a small red ball", "a box"]
     captions = tokens.encode_captions(loaded.tokenizer, texts, gill.config.img_token_ids, 24)
-    batch = Batch(torch.zeros(2, 3, 16, 16), captions, torch.zeros(2, 77, 8))
-    losses = gill(batch)
-    losses.total.backward()
-    assert all(torch.isfinite(value) for value in losses)
+    batch = Batch.of(gill.config, torch.zeros(2, 3, 16, 16), captions, torch.zeros(2, 77, 8))
+    found = losses.objective(gill(batch), batch.prompt_targets)
+    found.total.backward()
+    assert all(torch.isfinite(value) for value in found)
     with_gradient = {n for n, p in gill.named_parameters() if p.grad is not None}
     assert with_gradient == set(gill.trainable_parameters())
     folder = save_joints(gill, tmp_path / "joints", {})
-    again = load_joints(folder, loaded.lm, loaded.vision)(batch)
-    assert [float(a) for a in again] == pytest.approx([float(b) for b in losses], rel=1e-5)
+    again = load_joints(folder, loaded.lm, loaded.vision)
+    again = losses.objective(again(batch), batch.prompt_targets)
+    assert [float(a) for a in again] == pytest.approx([float(b) for b in found], rel=1e-5)
     exact = build_gill(tiny_backbones.profile(), load_backbones(PAPER, **folders))
     rough = {"8bit": 0.05, "4bit": 0.3}[quantize]  # tiny random layers suffer more than real ones
-    assert float(exact(batch).total) == pytest.approx(float(losses.total), rel=rough)
+    exactly = losses.objective(exact(batch), batch.prompt_targets).total
+    assert float(exactly) == pytest.approx(float(found.total), rel=rough)
     assert len(fingerprint(loaded)) == 16  # what a training run notes

@@ -11,7 +11,7 @@ from gill_lite.files import read_json
 from gill_lite.model import checkpoint, official
 from gill_lite.model.config import GillConfig
 from gill_lite.model.gill import build_gill
-from gill_lite.model.mappers import KINDS
+from gill_lite.model.mappers import MAPPERS
 from gill_lite.profiles import PAPER
 from tests.helpers import tiny_backbones
 from tests.helpers.evil import Evil
@@ -34,7 +34,7 @@ def frozen(backbones):
     return backbones.lm, backbones.vision
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MAPPERS)
 def test_joints_come_back_bit_by_bit(backbones, tmp_path, kind):
     gill = build_gill(tiny_backbones.profile(), backbones, kind, seed=3)
     checkpoint.save_joints(gill, tmp_path, {"made": "by a test"})
@@ -128,7 +128,7 @@ def folder(backbones, tmp_path):
     ids = list(gill.config.img_token_ids)
     args = {**OFFICIAL, "retrieval_token_idx": ids, "gen_token_idx": ids}
     (tmp_path / official.ARGS).write_text(json.dumps(args))
-    state = checkpoint.to_official(gill)
+    state = tiny_backbones.official_state(gill)
     torch.save({"state_dict": state}, tmp_path / official.WEIGHTS)
     return tmp_path, gill, state, args
 
@@ -266,7 +266,7 @@ def test_files_that_hold_no_weights(folder, backbones, content, message):
 def test_the_transformer_mappers_of_our_own_have_no_official_name(backbones):
     gill = build_gill(tiny_backbones.profile(), backbones, "encoder")
     with pytest.raises(GillError, match="official model has no mapper 'encoder'"):
-        checkpoint.to_official(gill)
+        tiny_backbones.official_state(gill)
 
 
 def test_sizes_of_the_paper_are_known_without_a_backbone():

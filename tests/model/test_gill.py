@@ -9,11 +9,10 @@ import torch.nn.functional as F
 
 from gill_lite.errors import GillError
 from gill_lite.model import gill as model
-from gill_lite.model import tokens
+from gill_lite.model import losses, tokens
 from gill_lite.model.config import GillConfig
-from gill_lite.model.gill import Gill, build_gill
-from gill_lite.model.mappers import KINDS
-from gill_lite.model.passes import Batch
+from gill_lite.model.gill import Batch, Gill, build_gill
+from gill_lite.model.mappers import MAPPERS
 from tests.helpers import tiny_backbones
 
 # Sorted by length these go round in a circle, so that sorting and its inverse differ.
@@ -30,12 +29,18 @@ def gill(backbones):
     return build_gill(tiny_backbones.profile(), backbones)
 
 
-def batch_for(gill, backbones, max_tokens=24):
+def batch_for(gill, backbones, join=False, more_padding=0):
     generator = torch.Generator().manual_seed(0)
     img_ids = gill.config.img_token_ids
-    captions = tokens.encode_captions(backbones.tokenizer, CAPTIONS, img_ids, max_tokens)
+    ids, lengths = tokens.encode_captions(backbones.tokenizer, CAPTIONS, img_ids, max_tokens=24)
+    captions = tokens.Captions(F.pad(ids, (0, more_padding), value=1), lengths)
     images = torch.randn(4, 3, 16, 16, generator=generator)
-    return Batch(images, captions, torch.randn(4, 77, 8, generator=generator))
+    targets = torch.randn(4, 77, 8, generator=generator)
+    return Batch.of(gill.config, images, captions, targets, join, join)
+
+
+def losses_of(gill, batch):
+    return losses.objective(gill(batch), batch.prompt_targets)
 
 
 TRAINED_OUTSIDE_THE_MAPPER = {
@@ -50,10 +55,10 @@ TRAINED_OUTSIDE_THE_MAPPER = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MAPPERS)
 def test_gradient_reaches_the_declared_parameters_and_no_other(backbones, kind):
     gill = build_gill(tiny_backbones.profile(), backbones, kind)
-    gill(batch_for(gill, backbones)).total.backward()
+    losses_of(gill, batch_for(gill, backbones)).total.backward()
     with_gradient = {n for n, p in gill.named_parameters() if p.grad is not None}
     mapper = {f"mapper.{name}" for name, _ in gill.mapper.named_parameters()}
     assert with_gradient == TRAINED_OUTSIDE_THE_MAPPER | mapper
@@ -98,52 +103,54 @@ def test_two_passes_equal_three_passes_row_by_row(gill, backbones):
     """Captioning, retrieval and generation, each on its own, without batch or padding."""
     batch, lm = batch_for(gill, backbones), official_lm(gill)
     visual, empty = gill.visual_tokens(batch.images), torch.zeros(0, 16)
-    losses = {}
+    found = {}
     for task in ("captioning", "retrieval", "generation"):
         parts = [
             pass_by_hand(gill, lm, prefix, ids, length, int(task != "captioning"))
             for prefix, ids, length in zip(
-                visual if task == "captioning" else [empty] * 4, *batch.captions, strict=True
+                visual if task == "captioning" else [empty] * 4,
+                batch.img_rows.input_ids,
+                batch.img_rows.lengths,
+                strict=True,
             )
         ]
-        losses[task] = sum(loss for loss, _, _ in parts) / sum(count for _, count, _ in parts)
+        found[task] = sum(loss for loss, _, _ in parts) / sum(count for _, count, _ in parts)
         hidden = torch.stack([states for _, _, states in parts])
     text = F.normalize(gill.ret_head(hidden[:, 0]), dim=-1)
     logits = gill.logit_scale.exp() * text @ gill.image_features(batch.images).T
     own = torch.arange(4)
     info_nce = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
     distance = (gill.prompt_embeds(hidden) - batch.prompt_targets).norm(dim=-1).mean()
-    total = losses["captioning"] + 0.5 * losses["retrieval"] + info_nce
-    total = total + 0.5 * losses["generation"] + distance
-    got = gill(batch, lm_loss_weight=0.5)
+    total = found["captioning"] + 0.5 * found["retrieval"] + info_nce
+    total = total + 0.5 * found["generation"] + distance
+    got = losses_of(gill, batch)
     torch.testing.assert_close(got.total, total, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(got.captioning, losses["captioning"], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(got.img_lm, losses["generation"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got.captioning, found["captioning"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got.img_lm, found["generation"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(got.retrieval, info_nce, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(got.generation, distance, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("join", [False, True])
 def test_padding_changes_nothing(gill, backbones, join):
-    batch = batch_for(gill, backbones)
-    ids, lengths = batch.captions
-    wide = batch._replace(captions=tokens.Captions(F.pad(ids, (0, 9), value=1), lengths))
-    for ours, theirs in zip(gill(batch, join, join), gill(wide, join, join), strict=True):
+    batch = batch_for(gill, backbones, join)
+    wide = batch_for(gill, backbones, join, more_padding=9)
+    for ours, theirs in zip(gill(batch), gill(wide), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("join", [False, True])
 def test_reading_rows_of_like_length_together_changes_nothing(gill, backbones, join, monkeypatch):
-    batch = batch_for(gill, backbones)
-    together = gill(batch, join, join)
+    batch = batch_for(gill, backbones, join)
+    together = gill(batch)
     monkeypatch.setattr(model, "ROWS_TOGETHER", 1)
-    for ours, theirs in zip(gill(batch, join, join), together, strict=True):
+    for ours, theirs in zip(gill(batch), together, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 def test_joined_captions_see_the_first_of_the_pair(gill, backbones):
-    batch = batch_for(gill, backbones)
-    alone, joined = (gill.img_pass(batch.captions, join).hidden for join in (False, True))
+    batches = (batch_for(gill, backbones, join) for join in (False, True))
+    alone, joined = (gill.img_pass(batch.img_rows).hidden for batch in batches)
     torch.testing.assert_close(alone[0::2], joined[0::2])
     assert (alone[1::2] - joined[1::2]).abs().max() > 1e-3
 

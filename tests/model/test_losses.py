@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gill_lite.model import losses, tokens
-from gill_lite.model.gill import build_gill
-from gill_lite.model.passes import Batch
+from gill_lite.model.gill import Batch, build_gill
 from gill_lite.model.tokens import IGNORE
 from tests.helpers import tiny_backbones
 
@@ -73,12 +72,12 @@ def read(gill, pieces):
     return states, states @ table.T
 
 
-def one_row(gill, batch, task, group):
+def one_row(gill, batch, captions, task, group):
     """Embeddings or ids, labels, and ends of the captions of one row; official layout."""
     num_img, visual = gill.config.num_img_tokens, gill.visual_tokens(batch.images)
     pieces, labels, ends = [], [], []
     for place, i in enumerate(group):
-        ids = batch.captions.input_ids[i, : batch.captions.lengths[i]]
+        ids = captions.input_ids[i, : captions.lengths[i]]
         ids = ids[1:] if place else ids  # the second caption of a row has no BOS
         if task == "captioning":  # visual tokens and text, which alone is labelled
             pieces += [visual[i], ids[:-num_img]]
@@ -91,12 +90,12 @@ def one_row(gill, batch, task, group):
     return pieces, labels, ends
 
 
-def one_pass(gill, batch, task, join):
+def one_pass(gill, batch, captions, task, join):
     """Mean LM loss of one pass, its rows one by one, and the states before each caption's end."""
     num_img = gill.config.num_img_tokens
     log_probabilities, hidden = [], []
     for group in [(0, 1), (2, 3)] if join else [(0,), (1,), (2,), (3,)]:
-        pieces, labels, ends = one_row(gill, batch, task, group)
+        pieces, labels, ends = one_row(gill, batch, captions, task, group)
         states, logits = read(gill, pieces)
         for position, label in enumerate(labels[1:]):
             if label != IGNORE:
@@ -105,17 +104,17 @@ def one_pass(gill, batch, task, join):
     return -torch.stack(log_probabilities).mean(), hidden
 
 
-def three_passes(gill, batch, join_captioning, join_img):
+def three_passes(gill, batch, captions, join_captioning, join_img):
     """1 x captioning + 0.5 x LM loss in each of the other two + InfoNCE + mean slot distance."""
-    captioning, _ = one_pass(gill, batch, "captioning", join_captioning)
-    retrieval_lm, hidden = one_pass(gill, batch, "retrieval", join_img)
+    captioning, _ = one_pass(gill, batch, captions, "captioning", join_captioning)
+    retrieval_lm, hidden = one_pass(gill, batch, captions, "retrieval", join_img)
     hidden = torch.stack(hidden)  # (B, R, D)
     text = F.normalize(gill.ret_head(hidden[:, 0]), dim=-1)
     image = F.normalize(gill.visual_fc(batch.images), dim=-1)
     logits = gill.logit_scale.exp() * text @ image.T
     rows, columns = logits.log_softmax(dim=1).diag(), logits.log_softmax(dim=0).diag()
     info_nce = -(rows.mean() + columns.mean()) / 2
-    generation_lm, hidden = one_pass(gill, batch, "generation", join_img)
+    generation_lm, hidden = one_pass(gill, batch, captions, "generation", join_img)
     hidden = torch.stack(hidden)
     predicted = gill.mapper(hidden, gill.img_embeddings.expand_as(hidden))
     distance = (predicted - batch.prompt_targets).pow(2).sum(dim=-1).sqrt().mean()
@@ -133,10 +132,10 @@ def test_two_passes_give_loss_and_gradient_of_the_official_three(join_captioning
     generator = torch.Generator().manual_seed(0)
     shapes = (4, 8), (4, 77, 8)
     images, targets = (torch.randn(s, generator=generator).double() for s in shapes)
-    batch = Batch(images, captions, targets)
+    batch = Batch.of(gill.config, images, captions, targets, join_captioning, join_img)
     joints = list(gill.trainable_parameters().values())
-    three = three_passes(gill, batch, join_captioning, join_img)
-    two = gill(batch, join_captioning, join_img, lm_loss_weight=0.5).total
+    three = three_passes(gill, batch, captions, join_captioning, join_img)
+    two = losses.objective(gill(batch), targets, lm_loss_weight=0.5).total
     assert abs(two.item() - three.item()) < 1e-10
     for ours, theirs in zip(*(torch.autograd.grad(t, joints) for t in (two, three)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)

@@ -6,7 +6,7 @@ from torch import nn
 
 from gill_lite.errors import GillError
 from gill_lite.model.config import GillConfig
-from gill_lite.model.mappers import KINDS, build_mapper
+from gill_lite.model.mappers import MAPPERS, build_mapper
 
 SMALL = {"prompt_width": 6, "prompt_slots": 8, "num_img_tokens": 4, "img_token_ids": range(9, 13)}
 SMALL |= {"mapper_width": 8, "mapper_layers": 2, "mapper_heads": 2, "mapper_ffn": 16}
@@ -17,13 +17,13 @@ def make(kind, **changes):
     return build_mapper(GillConfig(**{**SMALL, "mapper": kind, **changes}), in_width=5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MAPPERS)
 def test_every_mapper_gives_prompt_embeddings(kind):
     hidden, inputs = torch.randn(3, 4, 5), torch.randn(3, 4, 5)
     assert make(kind)(hidden, inputs).shape == (3, 8, 6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MAPPERS)
 def test_rows_of_a_batch_do_not_see_each_other(kind):
     mapper, hidden, inputs = make(kind), torch.randn(3, 4, 5), torch.randn(3, 4, 5)
     torch.testing.assert_close(mapper(hidden, inputs)[1:2], mapper(hidden[1:2], inputs[1:2]))

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from gill_lite.answering.decode import Sampling, generate, nucleus, pad_left
 from gill_lite.fetching.convert import convert
 from gill_lite.model import losses, official
-from gill_lite.model.checkpoint import load_joints, load_official, to_official
-from gill_lite.model.tokens import IGNORE, Captions
+from gill_lite.model.checkpoint import load_joints, load_official
+from gill_lite.model.tokens import IGNORE, Captions, captioning_rows, img_rows
 from tests.helpers.places import RECORDINGS
+from tests.helpers.tiny_backbones import official_state
 
 DATA = RECORDINGS / "official_parity"
 INPUTS = ("in.input_ids", "in.caption_len", "in.pixel_values")
@@ -76,14 +77,16 @@ def compute(gill, given) -> dict[str, torch.Tensor]:
     out, images = {}, given["in.pixel_values"]
     captions = Captions(given["in.input_ids"], given["in.caption_len"])
     for join in (False, True):
-        said, read = gill.captioning_pass(images, captions, join), gill.img_pass(captions, join)
+        said = captioning_rows(captions, gill.config, join)
         case = f"captioning.concat{int(join)}"
-        out |= {f"{case}.visual_embs": said.visual_tokens, f"{case}.labels": said.labels}
-        out[f"{case}.lm_loss"] = said.lm_loss[None]
+        out |= {f"{case}.visual_embs": gill.visual_tokens(images), f"{case}.labels": said.labels}
+        out[f"{case}.lm_loss"] = gill.captioning_pass(images, said)[None]
+        rows = img_rows(captions, gill.config, join)
+        read = gill.img_pass(rows)
         heads = {"retrieval": gill.retrieval_embedding, "generation": gill.prompt_embeds}
         for task, head in heads.items():
             case = f"{task}.concat{int(join)}"
-            out |= {f"{case}.llm_hidden": read.hidden, f"{case}.labels": read.labels}
+            out |= {f"{case}.llm_hidden": read.hidden, f"{case}.labels": rows.labels}
             out |= {f"{case}.lm_loss": read.lm_loss[None]}
             out |= {f"{case}.last_embedding": head(read.hidden)}
         scaled = gill.image_features(images) * gill.logit_scale.exp()
@@ -197,13 +200,13 @@ def test_forced_states_come_from_the_public_function_too(gill, recorded):
 def test_training_mode_gives_the_same_values(gill, recorded):
     captions = Captions(recorded["in.input_ids"], recorded["in.caption_len"])
     gill.train()
-    got = gill.prompt_embeds(gill.img_pass(captions).hidden)
+    got = gill.prompt_embeds(gill.img_pass(img_rows(captions, gill.config)).hidden)
     gill.eval()
     check(got, recorded["generation.concat0.last_embedding"])
 
 
 def test_names_go_back_to_the_official_ones(gill, manifest):
-    state = to_official(gill)
+    state = official_state(gill)
     assert {name: list(value.shape) for name, value in state.items()} == manifest
     assert all(torch.equal(state[name], official_value(name, s)) for name, s in manifest.items())
 
@@ -269,7 +272,8 @@ def test_declared_rows_learn_as_in_a_whole_vocabulary(gill, recorded):
     with torch.no_grad():
         table[-8:] = gill.img_embeddings
         table[gill.own_rows : -8] = gill.filler_rows
-    labels = gill.img_pass(captions).labels
+    rows = img_rows(captions, gill.config)
+    labels = rows.labels
     mask = (torch.arange(labels.shape[1]) < captions.lengths[:, None]).long()
     ids = captions.input_ids[:, : labels.shape[1]]
     lm(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
@@ -277,7 +281,7 @@ def test_declared_rows_learn_as_in_a_whole_vocabulary(gill, recorded):
 
     own = torch.nn.Parameter(gill.img_embeddings.detach().clone())
     gill.zero_grad()
-    gill.img_pass(captions).lm_loss.backward()
+    gill.img_pass(rows).lm_loss.backward()
     check(gill.img_embeddings.grad, table.grad[-8:])
     assert gill.img_embeddings.grad[0].abs().max() > 1e-3
     own.grad = gill.img_embeddings.grad.clone()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gill_lite.errors import GillError
 from gill_lite.model import tokens
-from gill_lite.model.tokens import IGNORE, Captions, Rows
+from gill_lite.model.tokens import IGNORE, VISUAL, Captions, Rows
 from tests.helpers import tiny_backbones
 
 IMG = (20, 21, 22)  # R = 3
@@ -102,9 +102,9 @@ def test_img_labels_end_at_the_first_img_token():
 
 
 def rows_of(lengths, width):
-    """Rows whose labels and embeddings say where they come from: 100 * row + position."""
+    """Rows whose labels say where they come from, 100 * row + position; ids are 1000 more."""
     labels = 100 * torch.arange(1, len(lengths) + 1)[:, None] + torch.arange(width)
-    return Rows(labels[..., None].float(), labels, torch.tensor(lengths))
+    return Rows(labels + 1000, labels, torch.tensor(lengths))
 
 
 @given(
@@ -122,25 +122,41 @@ def test_joined_rows_are_first_then_second_without_its_bos(lengths, drop):
         expected = first + second
         assert joined.lengths[i] == len(expected)
         assert joined.labels[i, : len(expected)].tolist() == expected
-        assert joined.embeds[i, : len(expected), 0].tolist() == expected
+        assert (joined.input_ids[i, : len(expected)] - 1000).tolist() == expected
         assert (joined.labels[i, len(expected) :] == IGNORE).all()
     assert joined.labels.shape[1] == joined.lengths.max()
 
 
+def config(**changes):
+    sizes = {"num_visual_tokens": 2, "num_img_tokens": 3, "img_token_ids": IMG, "has_bos": True}
+    return SimpleNamespace(**{**sizes, **changes})
+
+
+def test_rows_of_the_captioning_pass_begin_with_visual_tokens():
+    v, x = VISUAL, IGNORE
+    rows = tokens.captioning_rows(CAPTIONS, config())
+    assert rows.input_ids[0].tolist() == [v, v, 2, 5, 6, 20, 21, 22, 1]
+    assert rows.labels[0].tolist() == [x, x, 2, 5, 6, x, x, x, x]
+    assert rows.lengths.tolist() == [5, 6], "[IMG] tokens are not read"
+    joined = tokens.captioning_rows(CAPTIONS, config(), join=True)
+    assert joined.input_ids.tolist() == [[v, v, 2, 5, 6, v, v, 7, 8, 9]]
+    assert joined.labels.tolist() == [[x, x, 2, 5, 6, x, x, 7, 8, 9]]
+
+
 def test_joined_labels_hold_the_first_caption_only():
-    rows = Rows(torch.zeros(2, 7, 1), tokens.masked_labels(*CAPTIONS), CAPTIONS.lengths)
-    labels = tokens.end_after_first_img(tokens.join_rows(rows, 0).labels, IMG)
-    assert labels.tolist() == [[2, 5, 6, 20] + [IGNORE] * 8]
+    rows = tokens.img_rows(CAPTIONS, config(), join=True)
+    assert rows.input_ids.tolist() == [[2, 5, 6, 20, 21, 22, 7, 8, 9, 20, 21, 22]]
+    assert rows.labels.tolist() == [[2, 5, 6, 20] + [IGNORE] * 8]
 
 
-@pytest.mark.parametrize("joined", [False, True])
-@pytest.mark.parametrize("drop", [None, 0])
-def test_img_positions_point_at_the_img_tokens(joined, drop):
-    rows = Rows(torch.zeros(2, 7, 1), tokens.masked_labels(*CAPTIONS), CAPTIONS.lengths)
-    if joined:
-        rows = tokens.join_rows(rows, drop)
-    where = tokens.img_positions(CAPTIONS.lengths, 3, joined, drop is not None)
-    assert rows.labels[where].tolist() == [list(IMG)] * 2
+@pytest.mark.parametrize("join", [False, True])
+@pytest.mark.parametrize("bos", [False, True])
+def test_img_positions_point_at_the_img_tokens(join, bos):
+    padded = Captions(torch.cat([CAPTIONS.input_ids, torch.full((2, 1), 21)], 1), CAPTIONS.lengths)
+    rows = tokens.img_rows(padded, config(has_bos=bos), join)
+    where = tokens.img_positions(rows, IMG)
+    assert rows.input_ids[where].tolist() == [*IMG, *IMG], "none of the padding"
+    assert where.shape == rows.input_ids.shape
 
 
 def test_an_odd_batch_cannot_be_joined():

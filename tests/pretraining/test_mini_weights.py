@@ -137,9 +137,8 @@ def test_joints_of_other_mappers_were_trained_at_the_rate_they_prefer(mapper):
 
 def test_joints_were_trained_on_these_backbones():
     from gill_lite.profiles import MINI as PROFILE
-    from gill_lite.training.state import fingerprint
 
-    print_now = fingerprint(backbones.load_backbones(PROFILE))
+    print_now = backbones.fingerprint(backbones.load_backbones(PROFILE))
     for mapper, seed in itertools.product(("gill", *ABLATED), (0, 1, 2)):
         about = json.dumps(read_json(MINI / "joints" / f"{mapper}-{seed}" / "config.json"))
         assert print_now in about

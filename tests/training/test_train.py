@@ -13,10 +13,11 @@ from gill_lite import profiles
 from gill_lite.cli import main as cli
 from gill_lite.errors import GillError
 from gill_lite.model import checkpoint, tokens
-from gill_lite.model.gill import build_gill
+from gill_lite.model.gill import Batch, build_gill
 from gill_lite.profiles import PAPER
-from gill_lite.training import processes as gather
-from gill_lite.training.data import Order, image_features, split_batch
+from gill_lite.training import processes
+from gill_lite.training.data import Order, image_features
+from gill_lite.training.processes import split_batch
 from gill_lite.training.step import Stepper, joins, label_counts, learning_rate
 from gill_lite.training.train import LOG, TENSORBOARD, train
 from tests.helpers import tiny_backbones, tiny_launch
@@ -267,17 +268,20 @@ def test_counts_are_those_of_the_passes(backbones, join):
     gill = build_gill(tiny_backbones.profile(), backbones)
     captions = [caption for _, caption in PAIRS[:6]]
     captions = tokens.encode_captions(backbones.tokenizer, captions, gill.config.img_token_ids, 24)
-    labels = gill.captioning_pass(torch.randn(6, 8), captions, join).labels
-    labels = labels, gill.img_pass(captions, join).labels
-    expected = [int((each[:, 1:] != tokens.IGNORE).sum()) for each in labels]
-    assert label_counts(gill.config, captions, join, join).tolist() == [*expected, 6]
+    batch = Batch.of(gill.config, torch.randn(6, 8), captions, torch.zeros(6), join, join)
+    rows = batch.captioning_rows, batch.img_rows
+    predicted = [  # by the passes: a label for each position but the first
+        sum(label != tokens.IGNORE for row in each.labels.tolist() for label in row[1:])
+        for each in rows
+    ]
+    assert label_counts(batch).tolist() == [*predicted, 6]
 
 
 def test_a_process_adds_its_share_of_infonce(backbones):
     """Gradients of all processes are summed, so each must count only its part."""
     profile = tiny_backbones.profile()
     gill = build_gill(profile, backbones)
-    steppers = [Stepper(profile, gill, 0, split_batch(profile, 0, n)) for n in (1, 2)]
+    steppers = [Stepper(profile, gill, split_batch(profile, 0, n)) for n in (1, 2)]
     text, image = torch.eye(6)[:4], torch.eye(6)[1:5]
     whole, half = (each.contrast(text, image, gill.logit_scale) for each in steppers)
     torch.testing.assert_close(2 * half, whole)
@@ -292,7 +296,7 @@ def test_micro_batches_compute_what_the_whole_batch_computes(run, tmp_path):
 
 def test_processes_that_see_other_checkpoints_are_refused(run, monkeypatch):
     run("out", steps=2)
-    monkeypatch.setattr(gather, "agree", lambda value, device: value != 2)
+    monkeypatch.setattr(processes, "agree", lambda value, device: value != 2)
     with pytest.raises(GillError, match="do not see the same checkpoints in .*out"):
         run("out", steps=4)
 
@@ -320,10 +324,10 @@ def test_bf16_keeps_joints_and_moments_in_float32(features, tmp_path):
 def test_joints_of_16_bits_and_unknown_precisions_are_refused(backbones):
     gill, part = build_gill(tiny_backbones.profile(), backbones), split_batch(PAPER)
     with pytest.raises(GillError, match="mixed_precision must be no or bf16, not fp16"):
-        Stepper(PAPER, gill, 0, part, "fp16")
+        Stepper(PAPER, gill, part, "fp16")
     gill.ret_head.bfloat16()
     with pytest.raises(GillError, match="in float32, but ret_head.weight is torch.bfloat16"):
-        Stepper(PAPER, gill, 0, part)
+        Stepper(PAPER, gill, part)
 
 
 def test_no_step_reads_or_moves_the_global_generators(run, tmp_path):

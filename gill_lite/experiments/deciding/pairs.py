@@ -31,6 +31,7 @@ from gill_lite.model.checkpoint import WEIGHTS, joints_folder
 from gill_lite.profiles import get_profile
 from gill_lite.report import claims
 from gill_lite.world import language
+from gill_lite.world.probes import load_probes
 from gill_lite.world.scene import ATTRIBUTES, Scene, rng_for, sample_scene
 
 NAME = "decide"  # of the results file
@@ -110,7 +111,7 @@ class PairScorer:
         self.responders, self.run_seed, self.cache = responders, run_seed, cache
         self.drawers = {seed: GillDrawer(responder) for seed, responder in responders.items()}
         self.asked = {question.example_id: question for question in asked}
-        self.scenes = gallery_scenes()
+        self.scenes, self.probes = gallery_scenes(), load_probes()
 
     @torch.no_grad()
     def answer(self, items: list[WorkItem]):
@@ -129,9 +130,8 @@ class PairScorer:
     def score(self, items: list[WorkItem], hits, pictures) -> list[dict]:
         """A row an item: matching attributes of both pictures, out of six, and which."""
         asked = [self.asked[item.example_id] for item in items]
-        probes = self.responders[items[0].seed].backbones.probes
         with torch.no_grad():
-            right = metrics.attribute_accuracy(probes(pictures), [q.scene for q in asked])
+            right = metrics.attribute_accuracy(self.probes(pictures), [q.scene for q in asked])
         rows = []
         for place, question in enumerate(asked):
             found = int(hits.indices[place, 0])
