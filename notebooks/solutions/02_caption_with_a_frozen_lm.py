@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from gill_lite.tokens import IGNORE
+from gill_lite.model.tokens import IGNORE
 
 LOOK_FOR = {
     "my_caption_labels": "Labels as wide as the whole row, visual tokens included, and each "

@@ -1,7 +1,7 @@
 """Solutions of 03_learn_img_tokens, what to look for, and typical wrong answers."""
 
 import torch
-from gill_lite.tokens import IGNORE
+from gill_lite.model.tokens import IGNORE
 
 LOOK_FOR = {
     "my_img_labels": "The count of learned tokens is taken row by row from `lengths`, and [IMG0] "
