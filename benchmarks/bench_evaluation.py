@@ -21,10 +21,10 @@ PARTS = {
     "drawing: the denoiser of Stable Diffusion and GILL": ("drawing.py", "denoise"),
     "drawing: the denoiser of GLIDE": ("glide.py", "sample"),
     "drawing: the autoencoder": ("drawing.py", "decode"),
-    "prompts: language model, CLIP, text encoder, mapper": ("models.py", "conditions"),
-    "CLIP of drawn and true pictures": ("judge.py", "features"),
-    "LPIPS": ("judge.py", "lpips"),
-    "attribute accuracy": ("judge.py", "attributes"),
+    "prompts: language model, CLIP, text encoder, mapper": ("drawers.py", "conditions"),
+    "CLIP of drawn and true pictures": ("metrics.py", "features"),
+    "LPIPS": ("metrics.py", "lpips"),
+    "attribute accuracy": ("metrics.py", "attributes"),
     "opening the true pictures": ("scorer.py", "truth"),
 }
 

@@ -12,13 +12,13 @@ import pandas as pd
 from tabulate import tabulate
 
 from gill_lite.evaluation.evaluate import Evaluation, prepare
-from gill_lite.evaluation.metrics import mean_interval, paired_interval
 from gill_lite.evaluation.run import batches
 from gill_lite.evaluation.tables import TABLES
 from gill_lite.experiments.readme import placed
 from gill_lite.files import read_text, write_json, write_text
 from gill_lite.profiles import MINI
 from gill_lite.provenance import collect, repository_root
+from gill_lite.report.intervals import mean_interval, paired_interval
 
 MOST = 25  # steps that all others are compared with
 STEPS = (4, 6, 8, 12, MOST)
@@ -79,7 +79,7 @@ def main(stories: int = 300) -> None:
         scores(table, CELLS[0], 1)  # what is done once: true pictures, thread pools
         for cell in CELLS:
             found = {steps: scores(table, cell, steps) for steps in STEPS}
-            about = {"model": table.spec.labels[cell[0]], "context": cell[1]}
+            about = {"model": table.table.labels[cell[0]], "context": cell[1]}
             rows += [about | row for row in compared(found)]
             print(text(rows), flush=True)
     about = collect(began, "mini", "python -m benchmarks.sampler_steps")

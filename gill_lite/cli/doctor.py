@@ -92,11 +92,11 @@ def mini_row() -> Row:
     """Table 1 of the mini world on this machine's CPU, from one batch of pictures."""
     import psutil
 
-    from gill_lite.evaluation.evaluate import WORLD_EXAMPLES
-    from gill_lite.evaluation.tables import TABLE1
+    from gill_lite.evaluation.tables import TABLES
     from gill_lite.model.backbones import load_backbones
 
-    count = len(TABLE1.cells(MINI.seeds)) * WORLD_EXAMPLES
+    table = TABLES["1"]
+    count = len(table.cells(table.seeds)) * table.count
     each = picture_seconds(load_backbones(MINI).pipeline)
     needs = round((peak_memory_mb() or 0) * 2**20)
     memory = psutil.virtual_memory().total

@@ -15,6 +15,7 @@ from gill_lite.cli.options import (
     positive,
 )
 from gill_lite.errors import GillError
+from gill_lite.evaluation.run import BATCH
 from gill_lite.files import read_json
 from gill_lite.profiles import Profile, get_profile
 
@@ -66,8 +67,9 @@ def _add_model_options(parser) -> None:
 
 def _add_machine(parser) -> None:
     option = parser.add_argument
-    text = "pictures drawn together (default: as many as `reproduce` does)"
-    option("--batch-size", type=positive, default=None, metavar="N", help=text)
+    option(
+        "--batch-size", type=positive, default=BATCH, metavar="N", help="pictures drawn together"
+    )
     text = "where drawn pictures are kept for all tables (default: runs/cache)"
     option("--cache", type=Path, metavar="DIR", default=None, help=text)
 
@@ -81,19 +83,19 @@ def run(arguments) -> int:
     from gill_lite.experiments.reproduce import default_output_dir
 
     output_dir = (arguments.output_dir or default_output_dir()).resolve()
-    spec = get_table(arguments.table).under(get_protocol(arguments.protocol))
+    table = get_table(arguments.table).under(get_protocol(arguments.protocol))
     shard = arguments.shard and Shard.read(arguments.shard)
     if arguments.merge:
-        _finish(spec, output_dir, merge(output_dir / spec.name), started, arguments.typed)
+        _finish(table, output_dir, merge(output_dir / table.name), started, arguments.typed)
         return 0
     with processes(cpu=profile.name == "mini") as state:
         if state.num_processes > 1 and shard:
             raise GillError("--shard is for parts started by hand, not under accelerate launch")
         scored = run_shared(_prepare(arguments, output_dir, profile, state.device), state, shard)
     if shard and shard.count > 1:
-        print(f"part {shard} is done; when all are: gill-lite evaluate {spec.number} --merge")
+        print(f"part {shard} is done; when all are: gill-lite evaluate {table.typed} --merge")
     elif scored is not None:
-        _finish(spec, output_dir, scored, started, arguments.typed)
+        _finish(table, output_dir, scored, started, arguments.typed)
     return 0
 
 
@@ -113,46 +115,40 @@ def run_shared(evaluation, state, shard=None):
     return merge(evaluation.folder) if state.is_main_process else None
 
 
-def _finish(spec, output_dir: Path, run, started: float, typed: str) -> None:
+def _finish(table, output_dir: Path, run, started: float, typed: str) -> None:
     """Write results and scores of a whole run; print the table."""
     from gill_lite.evaluation.evaluate import results, save
-    from gill_lite.report import page as report
+    from gill_lite.report import summary
 
-    config = read_json(output_dir / spec.name / "config.json", "run configuration")
-    settings = {
-        f"num_{spec.task.examples}": config["data"]["taken"],
-        "seeds": config["seeds"],
-        "run_seed": config["run_seed"],
-    }
-    name = config["profile"]["name"]
-    result = results(spec, run, started, name, command=typed, config=config, **settings)
+    config = read_json(output_dir / table.name / "config.json", "run configuration")
+    result = results(table, config, run, started, typed)
     path = save(output_dir, run, result)
-    print(report.as_text(result))
+    print(summary.as_text(result))
     print(f"results: {path}")
 
 
 def _prepare(arguments, output_dir: Path, profile: Profile, device):
     """The evaluation that the options ask for."""
-    from gill_lite.evaluation.evaluate import BATCH, prepare
+    from gill_lite.evaluation.evaluate import prepare
     from gill_lite.evaluation.tables import get_table
 
     joints = arguments.joints or ()
-    seeds = arguments.seeds or (range(len(joints)) if joints else (0, 1, 2))
-    spec = get_table(arguments.table)
+    seeds = arguments.seeds or (range(len(joints)) if joints else None)
+    table = get_table(arguments.table)
     if arguments.num_inference_steps:
         profile = profile.replace(num_inference_steps=arguments.num_inference_steps)
     named = {name: getattr(arguments, name) for name in ("lm", "vision", "diffusion")}
     return prepare(
-        spec, output_dir, profile, tuple(seeds), getattr(arguments, f"num_{spec.task.examples}"),
+        table, output_dir, profile, seeds, getattr(arguments, f"num_{table.task.examples}"),
         arguments.run_seed, arguments.protocol,
-        data=_data(arguments, spec.task.name, profile),
+        data=_data(arguments, table.task.name, profile),
         joints=joints,
         metrics=arguments.metrics,
         device=device,
         dtype=arguments.dtype or ("fp16" if device.type == "cuda" else "fp32"),
         backbones={name: value for name, value in named.items() if value},
         cache_dir=arguments.cache,
-        batch_size=arguments.batch_size or BATCH,
+        batch_size=arguments.batch_size,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """`gill-lite reproduce`: the table notebooks, run headless, and their report."""
 
-from gill_lite.cli.options import add_parts, add_table_options, command, names, positive
+from gill_lite.cli.options import add_table_options, command, names, positive
 
 
 def add_reproduce(subparsers) -> None:
@@ -17,27 +17,20 @@ def add_reproduce(subparsers) -> None:
     parser.add_argument("--num-prompts", type=positive, metavar="N", default=None, help=text)
     text = "train the joints of these tables anew, into the run folder (hours)"
     parser.add_argument("--retrain", action="store_true", help=text)
-    add_parts(parser)
 
 
 def run(arguments) -> int:
     """Compute the tables asked for and write the report."""
+    from gill_lite.evaluation.tables import TABLES, choose
     from gill_lite.experiments import reproduce
 
-    names = ("profile", "seeds", *reproduce.DEFAULTS, "run_seed", "protocol")
+    chosen = choose(arguments.tables)
+    sizes = {size for table in TABLES.values() for size in table.sizes}
+    names = ("profile", "seeds", "run_seed", "protocol", *sizes)
     parameters = {name: getattr(arguments, name) for name in names} | {"joints_dir": ""}
-    output_dir, tables = arguments.output_dir or reproduce.default_output_dir(), arguments.tables
-    reproduce.choose(tables)
-    if arguments.retrain or arguments.shard or arguments.merge:
-        from gill_lite.experiments import batch
-
+    output_dir = arguments.output_dir or reproduce.default_output_dir()
+    if arguments.retrain:
         reproduce.prepare_folder(arguments.profile, output_dir)
-        if arguments.retrain:
-            root = batch.retrain(tables, arguments.seeds, output_dir)
-            parameters["joints_dir"] = str(root)
-        if arguments.shard:
-            batch.compute_shard(tables, parameters, output_dir, arguments.shard)
-            return 0
-        if arguments.merge:
-            batch.merge_shards(tables, output_dir.resolve())
-    return reproduce.reproduce(tables, parameters, output_dir, arguments.typed)
+        root = reproduce.retrain(chosen, arguments.seeds, output_dir)
+        parameters["joints_dir"] = str(root)
+    return reproduce.reproduce(chosen, parameters, output_dir, arguments.typed)

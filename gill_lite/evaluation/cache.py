@@ -4,7 +4,7 @@ What is kept is the sampler's own output, a latent in float32 or the run's dtype
 mini world), not the picture: decoding takes a twentieth of the time, and a score from the cache
 equals a fresh one to the last digit, which 8-bit pixels would not give (CLIP similarity and
 LPIPS then move by 0.001). The key is made of all the sampler reads, so changed code or weights
-before it change the key, and nothing wrong is ever found; see `models.Drawer.keys`.
+before it change the key, and nothing wrong is ever found; see `drawers.Drawer.keys`.
 """
 
 import hashlib

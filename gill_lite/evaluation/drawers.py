@@ -18,8 +18,9 @@ from gill_lite.answering.respond import Responder
 from gill_lite.errors import GillError
 from gill_lite.evaluation.cache import key_of, tensor_bytes
 from gill_lite.files import shipped
-from gill_lite.model.backbones import Backbones
-from gill_lite.model.checkpoint import joints_folder
+from gill_lite.model.backbones import Backbones, load_backbones, with_lm
+from gill_lite.model.checkpoint import WEIGHTS, joints_folder, load_joints
+from gill_lite.profiles import Profile
 from gill_lite.training import recipes
 
 
@@ -159,33 +160,26 @@ class GlideDrawer(Drawer):
 
 
 Models = dict[tuple[str, int], Drawer]  # by (method, seed); a baseline has seed 0
-BASELINES: dict[str, Callable] = {"sd": StableDiffusion, "glide": GlideDrawer}
+# CLIP draws nothing: it retrieves, and what a Drawer gives it is the backbones.
+BASELINES: dict[str, Callable] = {"sd": StableDiffusion, "glide": GlideDrawer, "clip": Drawer}
 
 
 def load_models(
-    profile, seeds: Sequence[int] = (0, 1, 2), joints: Sequence = (), device="cpu", dtype=None,
-    backbones: dict | None = None, baselines: Sequence[str] = ("sd",),
-    learned: Sequence[str] = ("gill",), joints_root: Path | None = None,
+    profile: Profile, joints: dict[tuple[str, int], Path], baselines: Sequence[str] = ("sd",),
+    device="cpu", dtype=None, backbones: dict | None = None,
 ) -> Models:  # fmt: skip
     """The baselines, and the learned methods with the joints of each seed, on one set of backbones.
 
-    profile: a name or a Profile. joints, learned, joints_root: see `joints_folders`. backbones:
-    "lm", "vision" or "diffusion" -> a hub id or folder to take instead of the profile's. A method
-    whose recipe names a language model of its own stands on that. Raises GillError where joints
-    are missing.
+    joints: of each (method, seed), see `joints_folders`. backbones: "lm", "vision" or "diffusion"
+    -> a hub id or folder to take instead of the profile's. A method whose recipe names a language
+    model of its own stands on that.
     """
-    from gill_lite.model.backbones import load_backbones, with_lm
-    from gill_lite.model.checkpoint import load_joints
-    from gill_lite.profiles import get_profile
-
-    profile = get_profile(profile) if isinstance(profile, str) else profile
-    folders = joints_folders(profile, seeds, joints, learned, joints_root)
     frozen = load_backbones(profile, device=device, dtype=dtype, **(backbones or {}))
     size = frozen.vision.config.vision_config.image_size
     frozen.profile = frozen.profile.replace(image_size=size)
     standing: dict[Path | None, Backbones] = {None: frozen}
     responders = {}
-    for (method, seed), folder in folders.items():
+    for (method, seed), folder in joints.items():
         lm = recipes.RECIPES[method].lm_folder if method in recipes.RECIPES else None
         if lm is not None and lm not in standing:
             standing[lm] = with_lm(frozen, lm)
@@ -197,8 +191,8 @@ def load_models(
 
 
 def joints_folders(
-    profile, seeds: Sequence[int], joints: Sequence = (), learned: Sequence[str] = ("gill",),
-    joints_root: Path | None = None,
+    profile: Profile, seeds: Sequence[int], joints: Sequence = (),
+    learned: Sequence[str] = ("gill",), joints_root: Path | None = None,
 ) -> dict[tuple[str, int], Path]:  # fmt: skip
     """The folder of the joints of each (method, seed): by default the shipped <method>-<seed>.
 
@@ -223,7 +217,7 @@ def joints_folders(
     folders = [Path(f) for f in joints]
     folders = folders or [joints_folder(method, s, joints_root) for method, s in cells]
     for (method, seed), folder in zip(cells, folders, strict=True):
-        if not (folder / "joints.safetensors").is_file():
+        if not (folder / WEIGHTS).is_file():
             kind = "--joints" if joints else f"the shipped joints '{method}' of seed {seed}"
             raise GillError(
                 f"{kind}: {folder} holds no joints.safetensors; name a folder of "

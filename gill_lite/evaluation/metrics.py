@@ -1,25 +1,28 @@
-"""Scores of single examples, and intervals over examples.
+"""Scores of single examples, and the networks that give them: CLIP, LPIPS, the world's probes.
 
-Every score function returns one number an example, because the intervals are bootstrapped
-over examples (stories), paired where two methods are compared. Where a number cannot be
-had, an `Interval` says so and why; nothing returns NaN.
+Every score function returns one number an example, because intervals are bootstrapped over
+examples (stories); see `report.intervals`.
 """
 
+import copy
+import os
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
+from gill_lite.answering.drawing import to_pil
 from gill_lite.errors import GillError
-from gill_lite.files import shipped
+from gill_lite.files import sha256, shipped
+from gill_lite.world.probes import load_probes
 from gill_lite.world.scene import ATTRIBUTES, Scene
 
-CONFIDENCE = 0.95
-RESAMPLES = 9_999
-
-
-# ---- scores: one number an example -------------------------------------------------------
+LPIPS_SIZE = 256  # official evaluation: larger pictures are scaled down to so many pixels
 
 
 def clip_similarity(features, reference_features) -> np.ndarray:
@@ -37,15 +40,11 @@ def clip_similarity(features, reference_features) -> np.ndarray:
     return (a * b).sum(axis=1) / norms
 
 
-def lpips_distance(module, images, reference_images, size: int | None = None) -> np.ndarray:
+def lpips_distance(module, images: Tensor, reference_images: Tensor) -> np.ndarray:
     """LPIPS of RGB images in [0, 1], (N, 3, H, W) and the same -> (N,); lower is nearer.
 
-    module: a `lpips.LPIPS`. size: scale both to size x size first (the official evaluation
-    takes 256). Raises GillError where shapes differ or pixels leave [0, 1].
+    module: a `lpips.LPIPS`. Raises GillError where shapes differ or pixels leave [0, 1].
     """
-    import torch
-    from torch.nn import functional as F
-
     if images.shape != reference_images.shape or images.ndim != 4 or images.shape[1] != 3:
         raise GillError(
             f"LPIPS compares (N, 3, H, W) with the same, got {tuple(images.shape)} and "
@@ -53,35 +52,12 @@ def lpips_distance(module, images, reference_images, size: int | None = None) ->
         )
     if not len(images):
         return np.empty(0)
-    pairs = []
-    for batch in (images, reference_images):
-        if not (batch.min() >= 0 and batch.max() <= 1):
-            raise GillError("LPIPS reads pixels in [0, 1]; scale the images first")
-        if size is not None:
-            batch = F.interpolate(batch, (size, size), mode="bilinear", antialias=True)
-        pairs.append(batch.clamp(0, 1) * 2 - 1)  # lpips reads [-1, 1]
+    pair = (images, reference_images)
+    if not all(batch.min() >= 0 and batch.max() <= 1 for batch in pair):
+        raise GillError("LPIPS reads pixels in [0, 1]; scale the images first")
     with torch.inference_mode():
-        return module(*pairs).flatten().float().cpu().numpy().astype(np.float64)  # (N,)
-
-
-def load_perceptual():
-    """lpips.LPIPS over the trunk trained in the mini world.
-
-    The package's heads were fitted to an ImageNet trunk, so it runs in its own unweighted mode.
-    """
-    import warnings
-
-    import lpips
-    from safetensors.torch import load_file
-
-    with warnings.catch_warnings():  # the package calls torchvision the old way
-        warnings.simplefilter("ignore", UserWarning)
-        metric = lpips.LPIPS(net="alex", lpips=False, pnet_rand=True, verbose=False)
-    weights = load_file(shipped("mini/trunk") / "model.safetensors")
-    own = dict(metric.net.named_parameters())
-    for name, value in own.items():
-        value.data.copy_(weights[name.split(".", 1)[1]])  # slice2.3.weight is layer 3's
-    return metric.eval().requires_grad_(False)
+        distances = module(*(batch * 2 - 1 for batch in pair))  # lpips reads [-1, 1]
+    return distances.flatten().float().cpu().numpy().astype(np.float64)  # (N,)
 
 
 class AttributeAccuracy(NamedTuple):
@@ -122,108 +98,128 @@ def recall_at_k(ranked_ids: Sequence[Sequence[str]], targets: Sequence[str], k: 
     return np.array([float(target in list(ids)[:k]) for ids, target in pairs])
 
 
-def frechet_distance(feature_network, images, reference_images, batch_size: int = 64) -> float:
-    """Fréchet distance of two sets of images in [0, 1], (N, 3, H, W), by torchmetrics.
-
-    feature_network: pixels (B, 3, H, W) -> features (B, F). Raises GillError for fewer than
-    two images a side.
-    """
-    import torch
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    if min(len(images), len(reference_images)) < 2:
-        raise GillError("the Fréchet distance needs at least two images on each side")
-    device = images.device
-
-    class Features(torch.nn.Module):
-        num_features = int(feature_network(images[:1]).shape[-1])
-
-        def forward(self, pixels):
-            return feature_network(pixels)
-
-    metric = FrechetInceptionDistance(feature=Features(), normalize=True).to(device)
-    metric.set_dtype(torch.float64)
-    with torch.inference_mode():
-        for batch_set, real in ((reference_images, True), (images, False)):
-            for batch in batch_set.split(batch_size):
-                metric.update(batch, real=real)
-        return float(metric.compute())
-
-
-# ---- intervals: over examples ------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over n examples and its bootstrap interval. `undefined` says why one is lacking."""
-
-    mean: float | None
-    low: float | None
-    high: float | None
-    n: int
-    undefined: str = ""
-
-    def __str__(self) -> str:
-        """ "0.612 [0.600, 0.624]", or "undefined (no examples)"."""
-        if self.mean is None:
-            return f"undefined ({self.undefined})"
-        if self.low is None:
-            return f"{self.mean:.3f} [undefined: {self.undefined}]"
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-def story_means(scores) -> np.ndarray:
-    """Scores (S,) or (S, J), one column a seed of the joints -> the mean of each story, (S,).
-
-    Raises GillError where a score is NaN or infinite.
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim not in (1, 2) or (scores.ndim == 2 and scores.shape[1] == 0):
-        raise GillError(f"scores must have shape (S,) or (S, J), not {scores.shape}")
-    bad = np.argwhere(~np.isfinite(scores))
-    if len(bad):
-        raise GillError(f"score of example {bad[0][0]} is {scores[tuple(bad[0])]}, not a number")
-    return scores.mean(axis=1) if scores.ndim == 2 else scores
-
-
-def mean_interval(scores, confidence: float = CONFIDENCE) -> Interval:
-    """Mean of scores (S,) or (S, J) with a bootstrap interval over the S stories (BCa).
-
-    The resampling is seeded: the same scores give the same interval.
-    """
-    from scipy.stats import bootstrap
-
-    means = story_means(scores)  # (S,)
-    if len(means) == 0:
-        return Interval(None, None, None, 0, "no examples")
-    mean = float(means.mean())
-    if len(means) == 1:
-        return Interval(mean, None, None, 1, "one example")
-    if np.ptp(means) <= 1e-12 * max(1.0, np.abs(means).max()):
-        return Interval(mean, None, None, len(means), "all scores are equal")
-    low, high = bootstrap(
-        (means,), np.mean, n_resamples=RESAMPLES, batch=1_000, confidence_level=confidence,
-        vectorized=True, rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    if not np.isfinite([low, high]).all():
-        return Interval(mean, None, None, len(means), "too few different scores")
-    return Interval(mean, float(low), float(high), len(means))
-
-
-def paired_differences(scores, other) -> np.ndarray:
-    """Per story: mean over seeds of `scores` minus that of `other`. (S,)|(S, J) each -> (S,)."""
-    a, b = story_means(scores), story_means(other)
-    if a.shape != b.shape:
-        raise GillError(f"paired scores must be of the same stories, got {len(a)} and {len(b)}")
-    return a - b
-
-
-def paired_interval(scores, other, confidence: float = CONFIDENCE) -> Interval:
-    """Mean difference `scores` - `other` with a paired bootstrap interval over stories."""
-    return mean_interval(paired_differences(scores, other), confidence)
-
-
 def _matrix(values) -> np.ndarray:
     if hasattr(values, "detach"):
         values = values.detach().float().cpu().numpy()
     return np.asarray(values, dtype=np.float64)
+
+
+# ---- the networks ------------------------------------------------------------------------
+
+
+class Judge:
+    """CLIP, the perceptual network and the mini world's probes, for the metrics asked for."""
+
+    def __init__(self, backbones, names: Sequence[str]):
+        """names: of `numbers.METRICS`. Raises GillError where LPIPS lacks its weights."""
+        self.processor = backbones.image_processor
+        self.size = backbones.profile.image_size
+        self.vision = _in_float32(backbones.vision)
+        self.device = next(self.vision.parameters()).device
+        if "attribute_accuracy" in names:
+            self.probes = load_probes().to(self.device)
+        if "lpips" in names:
+            load = load_perceptual if backbones.profile.name == "mini" else load_alexnet_lpips
+            self.perceptual = load().to(self.device)
+
+    @torch.no_grad()
+    def features(self, pictures: Sequence[Tensor]) -> Tensor:
+        """CLIP's image embeddings (B, P) of pictures (3, H, W) in 0..1, of any sizes.
+
+        Pictures of CLIP's own size are read as they are. Others go through CLIP's processor as
+        8-bit images, as officially: the short side scaled, the middle cut out.
+        """
+        pixels = torch.stack([self._pixel_values(picture) for picture in pictures])
+        pooled = self.vision.vision_model(pixel_values=pixels.to(self.device)).pooler_output
+        return self.vision.visual_projection(pooled).float().cpu()
+
+    def _pixel_values(self, picture: Tensor) -> Tensor:
+        if picture.shape[1:] != (self.size, self.size):
+            image = to_pil(picture)
+            return self.processor(images=[image], return_tensors="pt").pixel_values[0]
+        mean = torch.tensor(self.processor.image_mean).view(-1, 1, 1)
+        std = torch.tensor(self.processor.image_std).view(-1, 1, 1)
+        return (picture - mean) / std
+
+    def lpips(self, pictures: Tensor, real: Sequence[Tensor]):
+        """LPIPS (B,) of pictures (B, 3, H, W) and true pictures (3, H', W'), all in 0..1.
+
+        Compared at the size of the drawn ones, at most 256 x 256.
+        """
+        size = min(pictures.shape[-1], LPIPS_SIZE)
+        drawn, true = resized(pictures, size), torch.cat([resized(r[None], size) for r in real])
+        drawn, true = drawn.to(self.device), true.to(self.device)
+        return lpips_distance(self.perceptual, drawn, true)
+
+    def attributes(self, pictures: Tensor, scenes: Sequence) -> AttributeAccuracy:
+        """Which attributes of pictures (B, 3, H, W) are right (mini world)."""
+        return attribute_accuracy(self.probes(pictures.to(self.device)), scenes)
+
+
+def resized(pictures: Tensor, size: int) -> Tensor:
+    """Pictures (B, 3, H, W) squashed to (B, 3, size, size); of that size they stay untouched."""
+    if pictures.shape[-2:] == (size, size):
+        return pictures
+    scaled = F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
+    return scaled.clamp(0, 1)
+
+
+def _in_float32(vision: torch.nn.Module) -> torch.nn.Module:
+    """CLIP as the metric runs it, whatever dtype the models run in."""
+    if next(vision.parameters()).dtype == torch.float32:
+        return vision
+    return copy.deepcopy(vision).float()
+
+
+def load_perceptual():
+    """lpips.LPIPS over the trunk trained in the mini world.
+
+    The package's heads were fitted to an ImageNet trunk, so it runs in its own unweighted mode.
+    """
+    from safetensors.torch import load_file
+
+    return _lpips(load_file(shipped("mini/trunk") / "model.safetensors"), heads=False)
+
+
+def load_alexnet_lpips():
+    """The real LPIPS v0.1: the package's heads over torchvision's AlexNet.
+
+    Raises GillError where the AlexNet is neither at hand nor to be had.
+    """
+    weights = {name.removeprefix("features."): w for name, w in _alexnet_weights().items()}
+    return _lpips(weights, heads=True)
+
+
+def _lpips(weights: dict[str, Tensor], heads: bool):
+    """The package's metric in evaluation mode, over a trunk of these weights, by layer."""
+    import lpips
+
+    with warnings.catch_warnings():  # the package calls torchvision the old way
+        warnings.simplefilter("ignore", UserWarning)
+        metric = lpips.LPIPS(net="alex", lpips=heads, pnet_rand=True, verbose=False)
+    for name, value in metric.net.named_parameters():  # slice2.3.weight is layer 3's
+        value.data.copy_(weights[name.split(".", 1)[1]])
+    return metric.eval().requires_grad_(False)
+
+
+def _alexnet_weights() -> dict:
+    """torchvision's AlexNet from its cache, or downloaded into it."""
+    from torchvision.models import AlexNet_Weights
+
+    url = AlexNet_Weights.IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    mend = f"put {url} at {path}, or leave LPIPS out with --metrics clip_similarity"
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    if not path.is_file():
+        if offline:
+            raise GillError(f"LPIPS needs torchvision's AlexNet, and HF_HUB_OFFLINE is set: {mend}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), progress=False)
+        except OSError as error:
+            raise GillError(
+                f"LPIPS needs torchvision's AlexNet, which cannot be had ({error}): {mend}"
+            ) from error
+    if not sha256(path).startswith(path.stem.rsplit("-", 1)[1]):
+        raise GillError(f"{path} is not torchvision's AlexNet (sha256 differs): {mend}")
+    return torch.load(path, map_location="cpu", weights_only=True)

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gill_lite.errors import GillError
 from gill_lite.files import (
@@ -26,12 +25,9 @@ from gill_lite.files import (
     write_text,
 )
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+BATCH = 32  # pictures drawn together, by every command: scores depend on it in their last digits
 ROWS, CONFIG = "rows.jsonl", "config.json"  # in a run's folder
 SECONDS = "seconds.json"  # what scoring took, over all its starts
-FRAME_COLUMNS = ("example", "method", "context", "seed")
 
 
 @dataclass(frozen=True)
@@ -64,35 +60,6 @@ def row_cell(key: str) -> tuple[str, ...]:
     return tuple(key.split("/", 3)[:3])
 
 
-def scores_frame(rows: Sequence[dict]) -> "pd.DataFrame":
-    """The rows of a run over `work_items`, long: example, method, context, seed, scores."""
-    import pandas as pd
-
-    records = []
-    for row in rows:
-        method, context, seed, example = row["key"].split("/", 3)
-        scores = {name: value for name, value in row.items() if name != "key"}
-        records.append(
-            {"example": example, "method": method, "context": context, "seed": int(seed), **scores}
-        )
-    return pd.DataFrame(records, columns=None if records else list(FRAME_COLUMNS))
-
-
-def story_table(frame: "pd.DataFrame", metric: str) -> "pd.DataFrame":
-    """Mean over seeds of one metric: a row a story, a column a (method, context).
-
-    Missing where a story lacks one of its cell's seeds. Raises GillError for an unknown metric.
-    """
-    if metric not in frame.columns:
-        known = [name for name in frame.columns if name not in FRAME_COLUMNS]
-        raise GillError(f"the scores have no metric '{metric}'; they have {', '.join(known)}")
-    cells = ["method", "context"]
-    groups = frame.groupby(["example", *cells])[metric]
-    seeds = frame.groupby(cells)["seed"].nunique()
-    means, counts = groups.mean().unstack(cells), groups.count().unstack(cells)
-    return means.where(counts == seeds.reindex(counts.columns), axis="columns")
-
-
 @dataclass(frozen=True)
 class RunResult:
     """Rows in the order of the examples, and what became of them."""
@@ -107,12 +74,15 @@ class RunResult:
         """How many examples have scores."""
         return len(self.rows)
 
+    @property
+    def counts(self) -> dict:
+        """What became of the examples, as results files tell it."""
+        return {"scored": self.scored, "eligible": self.eligible, "skipped": dict(self.skipped)}
+
 
 def run_resumable(
-    items: Sequence, score_fn: Callable[[list], list[dict]], output_dir, config: dict,
-    batch_size: int = 1, key: Callable = lambda item: item.key,
-    cell: Callable = lambda item: getattr(item, "cell", None),
-    progress: bool | None = None, description: str = "evaluate",
+    items: Sequence[WorkItem], score_fn: Callable[[list], list[dict]], output_dir, config: dict,
+    batch_size: int = BATCH, progress: bool | None = None, description: str = "evaluate",
 ) -> RunResult:  # fmt: skip
     """Score every item once, over as many starts as it takes.
 
@@ -123,7 +93,7 @@ def run_resumable(
     Raises GillError where another run holds `output_dir`, its files are broken, or a score is
     NaN.
     """
-    keys = [str(key(item)) for item in items]
+    keys = [item.key for item in items]
     repeated = [name for name, count in Counter(keys).items() if count > 1]
     if repeated:
         raise GillError(f"the run names {repeated[0]} twice; every example needs its own id")
@@ -137,7 +107,7 @@ def run_resumable(
         unknown = rows.keys() - set(keys)
         if unknown:
             raise GillError(f"{output_dir}/{ROWS} holds {min(unknown)}, no part of this run")
-        cuts = batches([cell(item) for item in items], batch_size)
+        cuts = batches([item.cell for item in items], batch_size)
         earlier = kept_seconds(output_dir)
         _score_missing(
             cuts, items, keys, rows, score_fn, output_dir, progress, description, earlier

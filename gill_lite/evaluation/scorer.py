@@ -7,12 +7,13 @@ from torch import Tensor
 
 from gill_lite.answering.drawing import example_seed, from_pil
 from gill_lite.datasets.images import open_image
-from gill_lite.evaluation import metrics
+from gill_lite.errors import GillError
 from gill_lite.evaluation.cache import SampleCache
 from gill_lite.evaluation.drawers import Drawer, Models
-from gill_lite.evaluation.judge import Judge
-from gill_lite.evaluation.protocol import CORRECTED, Context, Protocol
+from gill_lite.evaluation.metrics import Judge, clip_similarity
+from gill_lite.evaluation.protocol import CORRECTED, Protocol
 from gill_lite.evaluation.run import WorkItem
+from gill_lite.evaluation.tables import Table
 from gill_lite.evaluation.tasks import Dataset
 
 DIGITS = 6  # of a kept score
@@ -22,14 +23,18 @@ class Scorer:
     """Scores batches of work items, which share a cell (method, context, seed)."""
 
     def __init__(
-        self, dataset: Dataset, models: Models, judge: Judge | None = None,
-        protocol: Protocol = CORRECTED, run_seed: int = 0, cache: SampleCache | None = None,
-        contexts: dict[str, Context] | None = None,
+        self, dataset: Dataset, models: Models, table: Table, protocol: Protocol = CORRECTED,
+        run_seed: int = 0, cache: SampleCache | None = None,
     ):  # fmt: skip
-        """cache: None draws every picture anew. contexts: by default the task's own."""
+        """cache: None draws every picture anew. Raises GillError where nothing can be measured."""
         self.dataset, self.task, self.models = dataset, dataset.task, models
-        self.contexts = contexts or dataset.task.contexts
-        self.judge = judge or Judge(next(iter(models.values())).responder.backbones)
+        self.contexts = {context.name: context for context in table.all_contexts}
+        self.metrics = tuple(
+            n for n in table.metrics if n != "attribute_accuracy" or dataset.scenes
+        )
+        if not self.metrics:
+            raise GillError("attribute accuracy needs the mini world's scenes; name another metric")
+        self.judge = Judge(next(iter(models.values())).responder.backbones, self.metrics)
         self.protocol, self.run_seed, self.cache = protocol, run_seed, cache
         self.examples = {example.example_id: example for example in dataset.examples}
         self.owners = _owners(dataset, protocol)
@@ -70,13 +75,13 @@ class Scorer:
         examples = [self.examples[item.example_id] for item in items]
         real = [self.truth(example) for example in examples]
         columns = {}
-        if "clip_similarity" in self.judge.names:
+        if "clip_similarity" in self.metrics:
             true = self._true_features(examples, real)  # (B, P)
             drawn = self.judge.features(pictures)
-            columns["clip_similarity"] = metrics.clip_similarity(drawn, true)
-        if "lpips" in self.judge.names and self._pairs_for_lpips():
+            columns["clip_similarity"] = clip_similarity(drawn, true)
+        if "lpips" in self.metrics and self._pairs_for_lpips():
             columns["lpips"] = self.judge.lpips(pictures, real)
-        if "attribute_accuracy" in self.judge.names and self.dataset.scenes:
+        if "attribute_accuracy" in self.metrics:
             scenes = [self.dataset.scenes[self.task.target(example)[0]] for example in examples]
             right = self.judge.attributes(pictures, scenes)
             columns["attribute_accuracy"] = right.mean

@@ -1,101 +1,213 @@
-"""The tables there are, by what one types. A new table is a few lines here."""
+"""The catalogue of tables, by what one types. A new table is one entry in TABLES.
+
+`came_out` tells what the committed run took and a score to expect; a test holds both against
+results/*.json. A table with a notebook is made by `gill-lite reproduce --tables ...`, and all
+that is drawn or retrieved by `gill-lite evaluate ...`, too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from gill_lite.errors import GillError
-from gill_lite.evaluation.evaluate import TableSpec
-from gill_lite.evaluation.protocol import VISDIAL_CONTEXTS, VIST_CONTEXTS, Context
-from gill_lite.evaluation.tasks import CAPTIONS, VISDIAL, VIST
-from gill_lite.report.numbers import METHODS
+from gill_lite.evaluation.protocol import Protocol
+from gill_lite.evaluation.tasks import CAPTIONS, PROMPTS, VISDIAL, VIST, Context, Task, captions
+from gill_lite.report.numbers import METHODS, METRICS, RECALLS
+from gill_lite.training.recipes import ALL_SEEDS, RECIPES, seeds_of
 
+
+class CameOut(NamedTuple):
+    """Of the committed run: minutes on two cores, and one of its scores as the table calls it."""
+
+    minutes: float
+    method: str
+    context: str
+    metric: str
+    mean: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: a dataset, how much of it is seen, who answers, and what is measured."""
+
+    typed: str
+    name: str  # of its results file
+    task: Task
+    title: str
+    contexts: tuple[Context, ...]
+    notebook: str = ""  # that computes and shows it
+    came_out: CameOut | None = None  # None: a part of another table's results
+    baselines: tuple[str, ...] = ("sd",)  # methods that take text alone and have no seeds
+    learned: tuple[str, ...] = ("gill",)  # methods with seeds of their joints, see recipes
+    seeds: tuple[int, ...] = ALL_SEEDS
+    count: int = 300  # examples of the mini world
+    metrics: tuple[str, ...] = tuple(METRICS)
+    scorer: str = "gill_lite.evaluation.scorer:Scorer"  # what answers and scores, loaded late
+    topic: str = ""  # in data/claims.csv and data/paper_results.csv; the task's name unless given
+    labels: dict[str, str] = field(default_factory=lambda: METHODS)  # method -> heading
+    text_contexts: tuple[Context, ...] = ()  # of the baselines; else those without images
+    beside: tuple[str, ...] = ()  # tables that its notebook computes, too
+    protocols: bool = False  # whether the notebook has the official protocol as well
+
+    def __post_init__(self):
+        object.__setattr__(self, "topic", self.topic or self.task.name)
+        plain = tuple(context for context in self.contexts if not context.images)
+        object.__setattr__(self, "text_contexts", self.text_contexts or plain)
+
+    @property
+    def command(self) -> str:
+        """What makes it."""
+        return f"gill-lite {'reproduce --tables' if self.notebook else 'evaluate'} {self.typed}"
+
+    @property
+    def parts(self) -> tuple["Table", ...]:
+        """All that its notebook computes: itself and the tables beside it."""
+        return (self, *(TABLES[name] for name in self.beside))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The notebook's parameters that say how many examples to score, and their defaults."""
+        return {f"num_{part.task.examples}": part.count for part in self.parts}
+
+    @property
+    def all_contexts(self) -> tuple[Context, ...]:
+        """Those of the baselines, then those of learned methods alone."""
+        return tuple(dict.fromkeys((*self.text_contexts, *self.contexts)))
+
+    def seeds_for(self, asked: Sequence[int] | None) -> tuple[int, ...]:
+        """Those asked for, or all; where only one ships, that one whatever is asked for."""
+        return tuple(asked) if asked and len(self.seeds) > 1 else self.seeds
+
+    def cells(self, seeds: Sequence[int]) -> list[tuple[str, str, int]]:
+        """(method, context, seed): baselines once, what is learned with each of its seeds."""
+        cells = [(m, context.name, 0) for m in self.baselines for context in self.text_contexts]
+        return cells + [
+            (method, context.name, seed)
+            for method in self.learned
+            for seed in seeds_of(method, seeds)
+            for context in self.contexts
+        ]
+
+    def elsewhere(self) -> "Table":
+        """The table with what is to be had outside the mini world: no GLIDE, no other LMs."""
+        baselines = tuple(name for name in self.baselines if name != "glide")
+        learned = tuple(name for name in self.learned if not RECIPES[name].lm)
+        return replace(self, baselines=baselines, learned=learned)
+
+    def under(self, protocol: Protocol) -> "Table":
+        """The table as `protocol` has it; the official one has files and a title of its own."""
+        if protocol.name == "corrected":
+            return self
+        name, title = f"{self.name}_{protocol.name}", f"{self.title} ({protocol.name} protocol)"
+        return replace(self, name=name, title=title)
+
+
+CAPTION1, CAPTIONS5, FULL = VIST.contexts.values()
+ROUNDS = tuple(VISDIAL.contexts.values())
 EVERY_LM = ("gill", "gill_lm1", "gill_lm2")
-MAPPER_NAMES = ("linear", "mlp", "encoder", "gill")
-MAPPER_LABELS = {
+MAPPERS = {
     "sd": METHODS["sd"],
     "linear": "Linear",
     "mlp": "3-layer MLP",
     "encoder": "Transformer encoder",
     "gill": "GILLMapper",
 }
-TOKEN_LABELS = {
+TOKENS = {
     **{f"r{n}": f"r = {n} [IMG], k = 4" for n in (1, 2, 4)},
     **{f"k{n}": f"r = 8 [IMG], k = {n}" for n in (1, 2)},
     "gill": "r = 8 [IMG], k = 4",
 }
-FULL = VIST_CONTEXTS["captions5_images4"]
+
+TABLES = {
+    table.typed: table
+    for table in (
+        Table(
+            "1", "table1_vist", VIST,
+            "Table 1: the last picture of a VIST story, by how much of the story is seen",
+            contexts=(CAPTION1, CAPTIONS5, FULL), baselines=("sd", "glide"), learned=EVERY_LM,
+            notebook="10_reproduce_table1_vist.ipynb", protocols=True,
+            came_out=CameOut(4.1, "GILL", FULL.label, "CLIP similarity ↑", 0.785),
+        ),
+        Table(
+            "2", "table2_visdial", VISDIAL,
+            "Table 2: the picture a VisDial dialogue is about, by how many rounds are read",
+            contexts=ROUNDS, baselines=("sd", "glide"), learned=EVERY_LM,
+            notebook="11_reproduce_table2_visdial.ipynb", protocols=True,
+            came_out=CameOut(4.6, "GILL", "10 rounds", "CLIP similarity ↑", 0.799),
+        ),
+        Table(
+            "mappers", "mappers", VIST,
+            "Which mapper? The last picture of a VIST story, and pictures of single captions",
+            contexts=(FULL,), text_contexts=(CAPTIONS5,), learned=tuple(MAPPERS)[1:],
+            notebook="12_reproduce_mapper_ablation.ipynb", beside=("mappers-captions",),
+            topic="mappers", labels=MAPPERS,
+            came_out=CameOut(5.2, "GILLMapper", FULL.label, "CLIP similarity ↑", 0.785),
+        ),
+        Table(
+            "mappers-captions", "mappers_captions", CAPTIONS,
+            "Which mapper? Pictures of single captions",
+            contexts=tuple(CAPTIONS.contexts.values()), learned=tuple(MAPPERS)[1:],
+            topic="mappers", labels=MAPPERS,
+        ),
+        Table(
+            "context", "context", VIST,
+            "How much context? The last picture of a VIST story, by captions and images seen",
+            contexts=(*(captions(n) for n in range(1, 6)),
+                      *(captions(n, images=n - 1) for n in range(2, 6))),
+            notebook="13_reproduce_context_effect.ipynb", beside=("one-picture",), topic="context",
+            came_out=CameOut(5.0, "GILL", FULL.label, "CLIP similarity ↑", 0.785),
+        ),
+        Table(
+            "one-picture", "context_one_picture", VIST,
+            "The last picture of a VIST story, from all captions and one of the pictures",
+            contexts=tuple(Context(f"captions5_picture{n}", 5, 1, f"5 captions, image {n} alone", n)
+                           for n in (1, 4)),
+            baselines=(), topic="context",
+        ),
+        Table(
+            "tokens", "img_tokens", VIST,
+            "How many tokens? The last picture of a VIST story, by r and k "
+            "(one seed of the joints)",
+            contexts=(CAPTIONS5, FULL), baselines=(), learned=tuple(TOKENS), seeds=(0,),
+            notebook="14_ablate_img_tokens.ipynb", topic="tokens", labels=TOKENS,
+            came_out=CameOut(2.4, "r = 8 [IMG], k = 4", FULL.label, "CLIP similarity ↑", 0.757),
+        ),
+        Table(
+            "retrieval", "retrieval", VIST,
+            "Contextual retrieval: which of all last pictures does a VIST story lead to?",
+            contexts=(CAPTION1, CAPTIONS5, FULL), baselines=("clip",), learned=("fromage", "gill"),
+            metrics=tuple(RECALLS), scorer="gill_lite.experiments.contextual_retrieval:Searcher",
+            notebook="15_reproduce_retrieval.ipynb", topic="retrieval",
+            labels={"clip": "CLIP", "fromage": "FROMAGe-style", "gill": "GILL"},
+            came_out=CameOut(0.3, "GILL", FULL.label, "R@1 ↑", 0.604),
+        ),
+        Table(
+            "decide", "decide", PROMPTS, "Deciding: retrieve a picture, or generate one?",
+            contexts=tuple(PROMPTS.contexts.values()), baselines=(), count=900,
+            scorer="gill_lite.experiments.deciding.pairs:PairScorer",
+            notebook="16_decide_retrieve_or_generate.ipynb",
+            came_out=CameOut(2.7, "linear decision on [IMG0]", "all prompts", "macro F1 ↑", 0.478),
+        ),
+    )
+}  # fmt: skip
 
 
-def _captions(count: int, images: int) -> Context:
-    name = {1: "caption1"}.get(count, f"captions{count}") + (f"_images{images}" if images else "")
-    label = f"{count} caption{'s' * (count > 1)}"
-    label += f", {images} image{'s' * (images > 1)}" if images else ""
-    return VIST_CONTEXTS.get(name) or Context(name, count, images, label)
+def get_table(typed: str) -> Table:
+    """The table one may evaluate. Raises GillError naming those there are."""
+    known = [name for name, table in TABLES.items() if table.task is not PROMPTS]
+    if typed not in known:
+        raise GillError(f"there is no table '{typed}' to evaluate; known: {', '.join(known)}.")
+    return TABLES[typed]
 
 
-TABLE1 = TableSpec(
-    number="1",
-    name="table1_vist",
-    title="Table 1: the last picture of a VIST story, by how much of the story is seen",
-    task=VIST,
-    contexts=tuple(VIST_CONTEXTS.values()),
-    baselines=("sd", "glide"),
-    learned=EVERY_LM,
-)
-TABLE2 = TableSpec(
-    number="2",
-    name="table2_visdial",
-    title="Table 2: the picture a VisDial dialogue is about, by how many rounds are read",
-    task=VISDIAL,
-    contexts=tuple(VISDIAL_CONTEXTS.values()),
-    baselines=("sd", "glide"),
-    learned=EVERY_LM,
-)
-MAPPERS = TableSpec(
-    number="mappers",
-    name="mappers",
-    title="Which mapper? The last picture of a VIST story, and pictures of single captions",
-    task=VIST,
-    contexts=(FULL,),
-    learned=MAPPER_NAMES,
-    topic="mappers",
-    labels=MAPPER_LABELS,
-    text_contexts=(VIST_CONTEXTS["captions5"],),
-)
-MAPPER_CAPTIONS = TableSpec(
-    number="mappers-captions",
-    name="mappers_captions",
-    title="Which mapper? Pictures of single captions",
-    task=CAPTIONS,
-    contexts=tuple(CAPTIONS.contexts.values()),
-    learned=MAPPER_NAMES,
-    topic="mappers",
-    labels=MAPPER_LABELS,
-)
-CONTEXT = TableSpec(
-    number="context",
-    name="context",
-    title="How much context? The last picture of a VIST story, by captions and images seen",
-    task=VIST,
-    contexts=(
-        *(_captions(n, 0) for n in range(1, 6)),
-        *(_captions(n, n - 1) for n in range(2, 6)),
-    ),
-    topic="context",
-)
-TOKENS = TableSpec(
-    number="tokens",
-    name="img_tokens",
-    title="How many tokens? The last picture of a VIST story, by r and k (one seed of the joints)",
-    task=VIST,
-    contexts=(VIST_CONTEXTS["captions5"], FULL),
-    baselines=(),
-    learned=tuple(TOKEN_LABELS),
-    topic="tokens",
-    labels=TOKEN_LABELS,
-)
-TABLES = {spec.number: spec for spec in (TABLE1, TABLE2, MAPPERS, MAPPER_CAPTIONS, CONTEXT, TOKENS)}
+def choose(names: Sequence[str]) -> list[Table]:
+    """The tables one may reproduce of these names, in their order here; "all" names every one.
 
-
-def get_table(number: str) -> TableSpec:
-    """The table of that number. Raises GillError naming those there are."""
-    if number not in TABLES:
-        raise GillError(f"there is no table '{number}' to evaluate; known: {', '.join(TABLES)}.")
-    return TABLES[number]
+    Raises GillError for an unknown one.
+    """
+    known = {table.typed: table for table in TABLES.values() if table.notebook}
+    for name in names:
+        if name not in (*known, "all"):
+            there = ", ".join((*known, "all"))
+            raise GillError(f"there is no table '{name}' to reproduce; known: {there}.")
+    return [table for table in known.values() if table.typed in names or "all" in names]

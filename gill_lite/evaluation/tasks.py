@@ -1,26 +1,125 @@
 """What is drawn: the last picture of a story, the picture of a dialogue, a caption's picture.
 
-A task says how an example of its dataset becomes a prompt, and which picture is the true one.
-`of_world` and `of_files` give its examples: the mini world's, exported in the official format,
-or the official files themselves; one reader reads both.
+A context says how much of an example is seen. A task says how an example of its dataset then
+becomes a prompt, and which picture is the true one. `of_world` and `of_files` give its examples:
+the mini world's, exported in the official format, or the official files themselves; one reader
+reads both.
 """
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 from gill_lite.datasets.captions import read_captions
+from gill_lite.datasets.images import open_image, squash
 from gill_lite.datasets.reading import Reading
 from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
 from gill_lite.errors import GillError
-from gill_lite.evaluation import protocol
 from gill_lite.files import only_one, sha256
 from gill_lite.world.export import export, export_paths, read_attributes
 
 BAR_FROM = 50  # so many examples take longer to export than a progress bar is worth
+
+
+# ---- contexts: how much of a story or dialogue the model sees ----------------------------
+
+
+@dataclass(frozen=True)
+class Context:
+    """The last `texts` captions (or first rounds) and the `images` pictures between them."""
+
+    name: str
+    texts: int
+    images: int
+    label: str  # column heading
+    panel: int = 0  # whose picture is the one that is shown, from 1; 0: the first `images` panels'
+
+    @property
+    def shown(self) -> range:
+        """The panels, from 0, behind whose captions their pictures stand."""
+        return range(self.panel - 1, self.panel) if self.panel else range(self.images)
+
+
+def captions(count: int, images: int = 0) -> Context:
+    """The last captions of a story, and the pictures of all but the last or of none."""
+    name, label = (f"caption{'s' * (count > 1)}{count}", f"{count} caption{'s' * (count > 1)}")
+    if images:
+        name, label = f"{name}_images{images}", f"{label}, {images} image{'s' * (images > 1)}"
+    return Context(name, count, images, label)
+
+
+VIST_CONTEXTS = {
+    context.name: context for context in (captions(1), captions(5), captions(5, images=4))
+}
+VISDIAL_CONTEXTS = {
+    f"rounds{n}": Context(f"rounds{n}", n, 0, f"{n} round{'s' * (n > 1)}") for n in (1, 5, 10)
+}
+
+
+def _context(context, known: dict[str, Context]) -> Context:
+    if isinstance(context, Context):
+        return context
+    if context not in known:
+        close = get_close_matches(str(context), known, n=1, cutoff=0.3)
+        hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
+        raise GillError(f"unknown context '{context}'; {hint}")
+    return known[context]
+
+
+def vist_prompt(story, context, image_size: int | None = None) -> list[str | Image.Image]:
+    """What GILL sees of a story: each caption, then its picture, the last caption last.
+
+    context: a name in VIST_CONTEXTS, or a Context (the last `texts` panels, of which the
+    first `images` show their picture; the last panel's is what is asked for).
+    image_size: pictures squashed to a square of so many pixels, as the official evaluation does.
+    """
+    context = _context(context, VIST_CONTEXTS)
+    panels = list(zip(story.captions, story.image_paths, strict=True))[-context.texts :]
+    if not 0 <= context.images < len(panels):
+        raise GillError(f"context '{context.name}' shows {context.images} images, too many")
+    prompt: list[str | Image.Image] = []
+    for number, (caption, path) in enumerate(panels):
+        prompt.append(caption)
+        if number in context.shown:
+            image = open_image(path)
+            prompt.append(image if image_size is None else squash(image, image_size))
+    return prompt
+
+
+def vist_text(story, context) -> str:
+    """What Stable Diffusion sees of a story: the captions, joined by spaces.
+
+    Raises GillError for a context with images: it takes none.
+    """
+    context = _context(context, VIST_CONTEXTS)
+    if context.images:
+        raise GillError(f"Stable Diffusion takes no images, so there is no '{context.name}' for it")
+    return " ".join(story.captions[-context.texts :])
+
+
+def visdial_text(dialogue, context) -> str:
+    """The first rounds of a dialogue as the official evaluation writes them; GILL and SD alike."""
+    context = _context(context, VISDIAL_CONTEXTS)
+    rounds = dialogue.rounds[: context.texts]
+    return "\n".join(f"Q: {question}?\nA: {answer}" for question, answer in rounds)
+
+
+def visdial_prompt(dialogue, context, image_size: int | None = None) -> list[str]:
+    """What GILL sees of a dialogue: its first rounds as one text, no caption and no picture."""
+    return [visdial_text(dialogue, context)]
+
+
+# ---- tasks: datasets as an evaluation sees them ------------------------------------------
+
+
+def _made_not_read(*_, **__):
+    raise GillError("these examples are made by their experiment; no file holds them")
 
 
 @dataclass(frozen=True)
@@ -29,42 +128,50 @@ class Task:
 
     name: str  # in data/claims.csv, data/paper_results.csv and options
     examples: str  # "stories", "dialogues": what is counted
-    contexts: dict[str, protocol.Context]
-    read: Callable  # (json, image folder, strict=) -> Reading
+    contexts: dict[str, Context]
     prompt: Callable  # (example, context, image_size) -> texts and pictures for GILL
     text: Callable  # (example, context) -> text for Stable Diffusion
-    target: Callable  # example -> (id, path) of the true picture
+    read: Callable = _made_not_read  # (json, image folder, strict=) -> Reading
+    target: Callable = _made_not_read  # example -> (id, path) of the true picture
 
 
 VIST = Task(
     "vist",
     "stories",
-    protocol.VIST_CONTEXTS,
+    VIST_CONTEXTS,
+    vist_prompt,
+    vist_text,
     read_vist,
-    protocol.vist_prompt,
-    protocol.vist_text,
     lambda story: (story.photo_ids[-1], story.image_paths[-1]),
 )
 VISDIAL = Task(
     "visdial",
     "dialogues",
-    protocol.VISDIAL_CONTEXTS,
+    VISDIAL_CONTEXTS,
+    visdial_prompt,
+    visdial_text,
     read_visdial,
-    protocol.visdial_prompt,
-    protocol.visdial_text,
     lambda dialogue: (str(dialogue.image_id), dialogue.image_path),
 )
-
-
 CAPTIONS = Task(
     "captions",
     "captions",
-    {"single_caption": protocol.Context("single_caption", 1, 0, "a single caption")},
-    read_captions,
+    {"single_caption": Context("single_caption", 1, 0, "a single caption")},
     lambda pair, context, image_size=None: [pair.caption],
     lambda pair, context: pair.caption,
+    read_captions,
     lambda pair: (pair.image, pair.image_path),
 )
+PROMPTS = Task(  # answered with two pictures, between which to decide
+    "decide",
+    "prompts",
+    {split: Context(split, 1, 0, f"{split} scenes") for split in ("seen", "novel")},
+    lambda question, context, image_size=None: [question.text],
+    lambda question, context: question.text,
+)
+
+
+# ---- datasets: the examples of a task ----------------------------------------------------
 
 
 class Dataset(NamedTuple):

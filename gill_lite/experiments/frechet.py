@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from gill_lite.evaluation import metrics
-from gill_lite.evaluation.metrics import Interval
+from gill_lite.errors import GillError
 from gill_lite.report.claims import Statistic
+from gill_lite.report.intervals import Interval
+from gill_lite.report.numbers import FRECHET
 
-METRIC, LABEL = "fid", "Fréchet distance ↓"
+[(METRIC, LABEL)] = FRECHET.items()
+BATCH = 64  # of features that torchmetrics adds up at a time
 RESAMPLES = 100
 NORMAL = 1.96  # standard errors to a side of a 95 % interval
 
@@ -28,7 +30,7 @@ def cell_features(evaluation, progress: bool | None = None) -> tuple[dict[Cell, 
     Pictures that the evaluation has drawn come from its cache.
     """
     scorer, features = evaluation.scorer, {}
-    cells = evaluation.spec.cells(evaluation.seeds)
+    cells = evaluation.table.cells(evaluation.seeds)
     for cell in tqdm(cells, desc="features", disable=None if progress is None else not progress):
         items, size = evaluation.items([cell]), evaluation.batch_size
         parts = [scorer.judge.features(scorer.draw(items[i : i + size]))
@@ -39,8 +41,23 @@ def cell_features(evaluation, progress: bool | None = None) -> tuple[dict[Cell, 
 
 
 def distance(features: Tensor, true: Tensor) -> float:
-    """Fréchet distance of two sets of features (N, P), by torchmetrics."""
-    return metrics.frechet_distance(lambda x: x, features, true)
+    """Fréchet distance of two sets of features (N, P), by torchmetrics.
+
+    Raises GillError for fewer than two on either side.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    if min(len(features), len(true)) < 2:
+        raise GillError("the Fréchet distance needs at least two pictures on each side")
+    network = torch.nn.Identity()  # they are features already
+    network.num_features = features.shape[1]
+    metric = FrechetInceptionDistance(feature=network, normalize=True).to(features.device)
+    metric.set_dtype(torch.float64)
+    with torch.inference_mode():
+        for rows, real in ((true, True), (features, False)):
+            for batch in rows.split(BATCH):
+                metric.update(batch, real=real)
+        return float(metric.compute())
 
 
 class Frechet:
@@ -83,6 +100,6 @@ class Frechet:
         return self.interval(statistic.terms)
 
     def intervals(self) -> dict[tuple[str, str], Interval]:
-        """Of each (method, context), for `tables.result_rows`."""
+        """Of each (method, context), for `numbers.result_rows`."""
         cells = dict.fromkeys(cell[:2] for cell in self.features)
         return {cell: self.interval([(1, *cell)]) for cell in cells}

@@ -8,20 +8,18 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from tqdm import tqdm
 
-from gill_lite.evaluation import evaluate as table
-from gill_lite.evaluation import metrics
-from gill_lite.evaluation.run import RunResult, story_table
-from gill_lite.evaluation.tables import MAPPER_CAPTIONS, MAPPERS
+from gill_lite.evaluation.evaluate import Evaluation, prepare, results
+from gill_lite.evaluation.run import RunResult
+from gill_lite.evaluation.tables import TABLES, Table
 from gill_lite.experiments import frechet
 from gill_lite.model.checkpoint import joints_folder, read_joints
-
-if TYPE_CHECKING:
-    import pandas as pd
+from gill_lite.report.intervals import Interval, paired_interval
+from gill_lite.report.scores import story_scores
 
 TIMED_STEPS = 10  # training steps of each mapper
 
@@ -30,22 +28,22 @@ TIMED_STEPS = 10  # training steps of each mapper
 class Ablation:
     """The mapper ablation, ready to be computed: stories in full, and single captions."""
 
-    stories: table.Evaluation
-    captions: table.Evaluation
+    stories: Evaluation
+    captions: Evaluation
 
     @property
-    def parts(self) -> tuple[table.Evaluation, table.Evaluation]:
+    def parts(self) -> tuple[Evaluation, Evaluation]:
         """Both evaluations."""
         return self.stories, self.captions
 
     @property
-    def spec(self) -> table.TableSpec:
+    def table(self) -> Table:
         """The stories' table with the contexts of both, so that it holds all rows."""
-        specs = [part.spec for part in self.parts]
+        tables = [part.table for part in self.parts]
         return replace(
-            specs[0],
-            contexts=tuple(c for spec in specs for c in spec.contexts),
-            text_contexts=tuple(c for spec in specs for c in spec.text_contexts),
+            tables[0],
+            contexts=tuple(c for table in tables for c in table.contexts),
+            text_contexts=tuple(c for table in tables for c in table.text_contexts),
         )
 
     def run(self, progress: bool | None = None) -> RunResult:
@@ -57,33 +55,29 @@ class Ablation:
         them, so this is for after `run`."""
         return frechet.Frechet(*frechet.cell_features(self.captions, progress))
 
-    def results(
-        self, run: RunResult, distances: frechet.Frechet, started: float, profile_name="mini",
-        **settings,
-    ) -> dict:  # fmt: skip
-        """What results/mappers.json holds, without the costs; arguments as `table.results`."""
-        measured = (frechet.LABEL, distances.intervals(), distances.of_statistic)
-        config = {"stories": self.stories.config, "captions": self.captions.config}
-        more = {frechet.METRIC: measured}
-        return table.results(
-            self.spec, run, started, profile_name, config=config, more=more, **settings
-        )
+    def results(self, run: RunResult, distances: frechet.Frechet, started: float) -> dict:
+        """What results/mappers.json holds, without the costs; arguments as `evaluate.results`."""
+        stories, captions = (part.config for part in self.parts)
+        result = results(self.table, stories, run, started, measured={frechet.METRIC: distances})
+        result["settings"]["num_captions"] = captions["data"]["taken"]
+        result["provenance"]["inputs"] = {"stories": stories, "captions": captions}
+        return result
 
 
-def prepare(
-    output_dir, profile="mini", seeds: Sequence[int] = (0, 1, 2), num_stories: int = 300,
-    num_captions: int = 300, run_seed: int = 0, **options,
+def prepare_both(
+    output_dir, profile="mini", seeds: Sequence[int] | None = None, num_stories: int | None = None,
+    num_captions: int | None = None, run_seed: int = 0, **options,
 ) -> Ablation:  # fmt: skip
-    """Read the data of both evaluations and load the models once. options: of `table.prepare`,
-    such as cache_dir and joints_root.
+    """Read the data of both evaluations and load the models once.
 
-    Raises GillError for whatever is missing.
+    options: of `evaluate.prepare`, such as cache_dir and joints_root. Raises GillError for
+    whatever is missing.
     """
     chosen = {"profile": profile, "seeds": seeds, "run_seed": run_seed, **options}
-    stories = table.prepare(MAPPERS, output_dir, num_examples=num_stories, **chosen)
-    chosen["models"] = stories.models
-    captions = table.prepare(MAPPER_CAPTIONS, output_dir, num_examples=num_captions, **chosen)
-    return Ablation(stories, captions)
+    stories, captions = TABLES["mappers"].parts
+    first = prepare(stories, output_dir, num_examples=num_stories, **chosen)
+    chosen["models"] = first.models
+    return Ablation(first, prepare(captions, output_dir, num_examples=num_captions, **chosen))
 
 
 def joined(runs: Iterable[RunResult]) -> RunResult:
@@ -165,38 +159,28 @@ def _batch(gill, backbones, step: int):
 
 
 def differences(
-    frame: "pd.DataFrame", spec: table.TableSpec, baseline: str = "gill",
-    metric: str = "clip_similarity",
-) -> list[dict]:  # fmt: skip
+    frame: pd.DataFrame, table: Table, baseline: str = "gill", metric: str = "clip_similarity"
+) -> list[dict]:
     """Each method minus `baseline`, story by story in the same context: a JSON row each.
 
     Keys: method, context (labels); difference, low, high, n, undefined.
     """
-    stories, rows = story_table(frame, metric), []
-    for method in spec.learned:
-        for context in spec.contexts:
+    stories, rows = story_scores(frame, metric), []
+    for method in table.learned:
+        for context in table.contexts:
             cells = [(method, context.name), (baseline, context.name)]
             if method == baseline or not set(cells) <= set(stories.columns):
                 continue
             both = stories[cells].dropna()
-            interval = asdict(metrics.paired_interval(*(both[cell].to_numpy() for cell in cells)))
-            labels = {"method": spec.labels[method], "context": context.label}
+            interval = asdict(paired_interval(*(both[cell].to_numpy() for cell in cells)))
+            labels = {"method": table.labels[method], "context": context.label}
             rows.append({**labels, "difference": interval.pop("mean"), **interval})
     return rows
 
 
-def difference_table(rows: list[dict]) -> "pd.DataFrame":
+def differences_frame(rows: list[dict]) -> pd.DataFrame:
     """`differences` as text: a row a method, a column a context."""
-    import pandas as pd
-
-    if not rows:
-        return pd.DataFrame()
-    shown = [
-        {**{key: row[key] for key in ("method", "context")},
-         "text": str(metrics.Interval(row["difference"],
-                                      *(row[k] for k in ("low", "high", "n", "undefined"))))}
-        for row in rows
-    ]  # fmt: skip
-    order = {key: list(dict.fromkeys(row[key] for row in rows)) for key in ("method", "context")}
-    grid = pd.DataFrame(shown).pivot(index="method", columns="context", values="text")
-    return grid.loc[order["method"], order["context"]]
+    shown = [(row["method"], row["context"], str(Interval.of(row))) for row in rows]
+    frame = pd.DataFrame(shown, columns=["method", "context", "text"])
+    order = frame["method"].unique(), frame["context"].unique()
+    return frame.pivot(index="method", columns="context", values="text").loc[order]

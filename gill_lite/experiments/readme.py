@@ -8,12 +8,12 @@ import re
 from pathlib import Path
 
 from gill_lite.errors import GillError
-from gill_lite.experiments import reproduce
+from gill_lite.evaluation.tables import choose
 from gill_lite.files import read_json, read_text, write_text
 from gill_lite.provenance import repository_root
 from gill_lite.report import claims
-from gill_lite.report import numbers as tables
-from gill_lite.report import page as report
+from gill_lite.report.numbers import results_frame, to_markdown
+from gill_lite.report.summary import counts_text
 
 # README's three: longer contexts, the mapper, pictures in the context.
 TELLING = ("vist-text-gain", "mappers-linear-insufficient", "vist-images-help")
@@ -44,7 +44,7 @@ def with_course(readme: str, folder: Path) -> str:
 def with_findings(readme: str, results: list[dict]) -> str:
     """README's text with the count of claims, and the three that tell most, made anew."""
     verdicts = claims.all_verdicts(results)
-    shown = claims.verdict_table([row for row in verdicts if row["id"] in TELLING])
+    shown = claims.verdicts_frame([row for row in verdicts if row["id"] in TELLING])
     table = _table(shown.columns, shown.itertuples(index=False))
     return placed(readme, "findings", f"**{claims.count_text(verdicts)}**\n\n{table}")
 
@@ -52,7 +52,7 @@ def with_findings(readme: str, results: list[dict]) -> str:
 def with_results(page: str, results: list[dict]) -> str:
     """The text of docs/results.md with every verdict and every table made anew."""
     verdicts = claims.all_verdicts(results)
-    table = claims.verdict_table(verdicts).to_markdown(index=False)
+    table = claims.verdicts_frame(verdicts).to_markdown(index=False)
     parts = [f"**{claims.count_text(verdicts)}**", table, cost_text(results)]
     return placed(page, "results", "\n\n".join([*parts, *map(results_section, results)]))
 
@@ -65,8 +65,8 @@ def results_section(result: dict) -> str:
     seeds = len(settings["seeds"])
     return (
         f"## {result['title']}\n\n"
-        f"{asked}; {seeds} seed{'s' * (seeds > 1)} of the joints; {report.counts_text(result)}\n\n"
-        f"{tables.to_markdown(tables.results_table(result['rows']))}"
+        f"{asked}; {seeds} seed{'s' * (seeds > 1)} of the joints; {counts_text(result)}\n\n"
+        f"{to_markdown(results_frame(result['rows']))}"
     )
 
 
@@ -86,10 +86,7 @@ def cost_text(results: list[dict]) -> str:
 
 def reference_runs(folder: Path) -> list[dict]:
     """The committed results of all tables, in their order."""
-    return [
-        read_json(folder / f"{table.name}.json", "results file")
-        for table in reproduce.TABLES.values()
-    ]
+    return [read_json(folder / f"{table.name}.json", "results file") for table in choose(["all"])]
 
 
 def _table(heads, rows) -> str:

@@ -6,19 +6,15 @@ pictures seen so far say of it, and each kind is scored with and without the pic
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from gill_lite.errors import GillError
-from gill_lite.evaluation.evaluate import TableSpec
-from gill_lite.evaluation.metrics import Interval, mean_interval, paired_interval
-from gill_lite.evaluation.protocol import VIST_CONTEXTS, Context, vist_prompt
-from gill_lite.evaluation.run import story_table
-from gill_lite.evaluation.tasks import VIST
+from gill_lite.evaluation.tables import TABLES
+from gill_lite.evaluation.tasks import VIST_CONTEXTS, Context
+from gill_lite.report.intervals import Interval, mean_interval, paired_interval
+from gill_lite.report.scores import story_scores
 from gill_lite.world.scene import ATTRIBUTES
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 KINDS = {
     "untold": "only the pictures tell it",
@@ -55,20 +51,18 @@ def stale_pictures(story, scenes: dict, attribute: str, context: Context) -> lis
 
 
 def cases(
-    stories: Sequence, scenes: dict, frame: "pd.DataFrame", without: Context, pictured: Context,
+    stories: Sequence, scenes: dict, frame: pd.DataFrame, without: Context, pictured: Context,
     method: str = "gill",
-) -> "pd.DataFrame":  # fmt: skip
+) -> pd.DataFrame:  # fmt: skip
     """A row a (story, attribute): its kind, and whether it was drawn right without and with images.
 
-    frame: scores with the columns right_<attribute>, see `run.scores_frame`; a case is the mean
+    frame: scores with the columns right_<attribute>, see `scores.scores_frame`; a case is the mean
     over the seeds. Columns: example, attribute, kind, stale (how many pictures), without, pictured,
     difference. Stories without scores are left out. Raises GillError where a context has none.
     """
-    import pandas as pd
-
     rows = []
     for attribute in ATTRIBUTES:
-        right = story_table(frame, f"right_{attribute}")
+        right = story_scores(frame, f"right_{attribute}")
         cells = [(method, without.name), (method, pictured.name)]
         missing = [cell for cell in cells if cell not in right.columns]
         if missing:
@@ -84,7 +78,7 @@ def cases(
     return pd.DataFrame(rows)
 
 
-def result_rows(found: "pd.DataFrame", attributes: Iterable[str] = (ALL, *ATTRIBUTES)) -> list:
+def kind_rows(found: pd.DataFrame, attributes: Iterable[str] = (ALL, *ATTRIBUTES)) -> list:
     """One JSON row an (attribute, kind) with cases, from `cases`; "all" takes them together.
 
     Keys: attribute, kind, cases, share (of all cases of the attribute), without, pictured
@@ -114,7 +108,7 @@ def result_rows(found: "pd.DataFrame", attributes: Iterable[str] = (ALL, *ATTRIB
     return rows
 
 
-def by_count(found: "pd.DataFrame") -> list[dict]:
+def by_count(found: pd.DataFrame) -> list[dict]:
     """One JSON row a number of stale pictures, over the attributes that the captions tell.
 
     Keys: stale, cases, without and pictured: each an `Interval`'s mean, low, high, n, undefined,
@@ -130,18 +124,13 @@ def by_count(found: "pd.DataFrame") -> list[dict]:
     return rows
 
 
-def table(rows: list[dict]) -> "pd.DataFrame":
+def kinds_frame(rows: list[dict]) -> pd.DataFrame:
     """The rows as text: accuracy without and with images, and what the images are worth."""
-    import pandas as pd
-
-    shown = []
-    for row in rows:
-        gap = Interval(row["mean"], row["low"], row["high"], row["n"], row["undefined"])
-        shown.append({"attribute": row["attribute"], "kind": KINDS[row["kind"]],
-                      "cases": f"{row['cases']} ({row['share']:.0%})",
-                      "without images": f"{row['without']:.2f}",
-                      "with images": f"{row['pictured']:.2f}", "difference": str(gap),
-                      "adds": f"{row['adds']:+.3f}"})  # fmt: skip
+    shown = [
+        (row["attribute"], KINDS[row["kind"]], f"{row['cases']} ({row['share']:.0%})",
+         f"{row['without']:.2f}", f"{row['pictured']:.2f}", str(Interval.of(row)),
+         f"{row['adds']:+.3f}") for row in rows
+    ]  # fmt: skip
     columns = ["attribute", "kind", "cases", "without images", "with images", "difference", "adds"]
     return pd.DataFrame(shown, columns=columns).set_index(["attribute", "kind"])
 
@@ -149,71 +138,37 @@ def table(rows: list[dict]) -> "pd.DataFrame":
 # ---- an experiment: one picture instead of four ------------------------------------------
 
 
-@dataclass(frozen=True)
-class OnePicture(Context):
-    """All captions, and the picture of one panel alone."""
-
-    panel: int  # from 1
-
-
-def one_picture_prompt(story, context: OnePicture, image_size: int | None = None) -> list:
-    """What GILL sees: the captions in their order, and behind caption `panel` its picture."""
-    parts = vist_prompt(story, FULL, image_size)
-    captions, pictures = parts[::2], parts[1::2]
-    return captions[: context.panel] + [pictures[context.panel - 1]] + captions[context.panel :]
-
-
-ONE_PICTURE = TableSpec(
-    number="one-picture",
-    name="context_one_picture",
-    title="The last picture of a VIST story, from all captions and one of the pictures",
-    task=replace(VIST, prompt=one_picture_prompt),
-    contexts=tuple(
-        OnePicture(f"captions5_picture{panel}", 5, 1, f"5 captions, image {panel} alone", panel)
-        for panel in (1, 4)
-    ),
-    baselines=(),
-    topic="context",
-)
-
-
 def one_picture_results(
-    stories: Sequence, scenes: dict, frame: "pd.DataFrame", scores: "pd.DataFrame",
+    stories: Sequence, scenes: dict, frame: pd.DataFrame, scores: pd.DataFrame,
     method: str = "gill",
 ) -> list[dict]:  # fmt: skip
     """What one picture is worth, and all four: a JSON object for each.
 
-    frame: scores with PLAIN and FULL; scores: those of ONE_PICTURE; only their seeds are read.
+    frame: scores with PLAIN and FULL; scores: those of the table "one-picture"; only
+    their seeds are read.
     Keys: context (label), clip_similarity (paired difference to the same captions without images:
-    mean, low, high, n, undefined), and rows (`result_rows`; the kinds are those of FULL).
+    mean, low, high, n, undefined), and rows (`kind_rows`; the kinds are those of FULL).
     """
-    import pandas as pd
-
     seen = frame[(frame["method"] == method) & frame["seed"].isin(scores["seed"].unique())]
     plain = seen[seen["context"] == PLAIN.name]
     made = []
-    for context in (*ONE_PICTURE.contexts, FULL):
+    for context in (*TABLES["one-picture"].contexts, FULL):
         source = seen if context is FULL else scores
         part = source[source["context"] == context.name].assign(context=FULL.name)
         both = pd.concat([plain, part], ignore_index=True)
         found = cases(stories, scenes, both, PLAIN, FULL, method)
-        pair = story_table(both, "clip_similarity").dropna()[method]
+        pair = story_scores(both, "clip_similarity").dropna()[method]
         gap = paired_interval(pair[FULL.name].to_numpy(), pair[PLAIN.name].to_numpy())
         made.append({"context": context.label, "clip_similarity": vars(gap),
-                     "rows": result_rows(found, [ALL])})  # fmt: skip
+                     "rows": kind_rows(found, [ALL])})  # fmt: skip
     return made
 
 
-def one_picture_table(made: list[dict]) -> "pd.DataFrame":
+def one_picture_frame(made: list[dict]) -> pd.DataFrame:
     """The differences of `one_picture_results` as text: a row a kind, a column a context."""
-    import pandas as pd
-
     columns = {}
     for one in made:
         gaps = {KINDS[row["kind"]]: row for row in one["rows"]}
         gaps["CLIP similarity, all stories"] = one["clip_similarity"]
-        columns[one["context"]] = {
-            name: str(Interval(row["mean"], row["low"], row["high"], row["n"], row["undefined"]))
-            for name, row in gaps.items()
-        }
+        columns[one["context"]] = {name: str(Interval.of(row)) for name, row in gaps.items()}
     return pd.DataFrame(columns)

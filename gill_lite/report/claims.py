@@ -5,27 +5,26 @@
 (method/context), a side and a threshold.
 """
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from gill_lite.errors import GillError
-from gill_lite.evaluation.metrics import Interval, mean_interval
-from gill_lite.evaluation.run import story_table
 from gill_lite.files import read_text, shipped
-
-if TYPE_CHECKING:
-    import pandas as pd
+from gill_lite.report.intervals import Interval, mean_interval
+from gill_lite.report.scores import story_scores
 
 REPRODUCED = "reproduced"
 WITHIN_NOISE = "same direction, within noise"
 NOT_REPRODUCED = "not reproduced"
 UNDEFINED = "undefined"  # no interval can be computed
 NOT_RUN = "not run"
+NOTHING = Interval(None, None, None, 0, NOT_RUN)
 COLUMNS = ["id", "table", "statement", "source", "statistic"]
 STATISTIC = re.compile(r"(\w+):\s*([+-]?\s*\w+/\w+(?:\s*[+-]\s*\w+/\w+)*)\s*([<>])\s*(-?\d+\.?\d*)")
 TERM = re.compile(r"([+-]?)\s*(\w+)/(\w+)")
@@ -54,11 +53,11 @@ class Statistic:
         signed = tuple((-1 if sign == "-" else 1, m, c) for sign, m, c in TERM.findall(terms))
         return cls(metric, signed, side, float(threshold), text.strip())
 
-    def per_story(self, frame: "pd.DataFrame") -> np.ndarray:
+    def per_story(self, frame: pd.DataFrame) -> np.ndarray:
         """The signed sum of each story that has every cell, (S,); empty if a cell was not run."""
         if self.metric not in frame.columns:
             return np.empty(0)
-        stories = story_table(frame, self.metric)
+        stories = story_scores(frame, self.metric)
         cells = [(method, context) for _, method, context in self.terms]
         if not set(cells) <= set(stories.columns):
             return np.empty(0)
@@ -89,8 +88,6 @@ class Judgement:
 
 def read_claims(path=None) -> list[Claim]:
     """The claims of a CSV file. Raises GillError naming the file where its format is broken."""
-    import csv
-
     path = path or shipped("claims.csv")
     reader = csv.DictReader(read_text(path, "claims file").splitlines())
     if reader.fieldnames != COLUMNS:
@@ -125,33 +122,31 @@ def verdict(interval: Interval, side: str = ">", threshold: float = 0.0) -> str:
 Measured = dict[str, Callable[[Statistic], Interval]]  # metrics that single examples don't have
 
 
-def judge(claim: Claim, frame: "pd.DataFrame", measured: Measured | None = None) -> Judgement:
-    """The verdict on a claim from the long table of scores (`run.scores_frame`).
+def judge(claim: Claim, frame: pd.DataFrame, measured: Measured | None = None) -> Judgement:
+    """The verdict on a claim from the long table of scores (`scores.scores_frame`).
 
     measured: what computes a statistic of a metric that is no mean over examples.
     """
-    compute = (measured or {}).get(claim.statistic.metric)
-    if compute is None:
-        interval = mean_interval(claim.statistic.per_story(frame))
-    else:
-        interval = compute(claim.statistic)
-    return Judgement(
-        claim, verdict(interval, claim.statistic.side, claim.statistic.threshold), interval
-    )
+    statistic = claim.statistic
+    compute = (measured or {}).get(statistic.metric, lambda s: mean_interval(s.per_story(frame)))
+    interval = compute(statistic)
+    return Judgement(claim, verdict(interval, statistic.side, statistic.threshold), interval)
 
 
 def verdict_rows(
-    claims: Iterable[Claim], frame: "pd.DataFrame", measured: Measured | None = None
+    claims: Iterable[Claim], frame: pd.DataFrame, measured: Measured | None = None
 ) -> list[dict]:
     """A JSON row a claim: id, statement, verdict, difference, low, high, n, undefined, ..."""
-    rows = []
-    for claim in claims:
-        done = judge(claim, frame, measured)
-        interval = asdict(done.interval)
-        rows.append({"id": claim.id, "statement": claim.statement, "verdict": done.verdict,
-                     "difference": interval.pop("mean"), **interval, "source": claim.source,
-                     "statistic": claim.statistic.text})  # fmt: skip
-    return rows
+    return [claim_row(claim, judge(claim, frame, measured).interval) for claim in claims]
+
+
+def claim_row(claim: Claim, interval: Interval) -> dict:
+    """A claim as results files hold it, its verdict computed from the interval."""
+    found, statistic = asdict(interval), claim.statistic
+    told = verdict(interval, statistic.side, statistic.threshold)
+    return {"id": claim.id, "statement": claim.statement, "verdict": told,
+            "difference": found.pop("mean"), **found, "source": claim.source,
+            "statistic": statistic.text}  # fmt: skip
 
 
 def all_verdicts(results: Iterable[dict], claims: Iterable[Claim] | None = None) -> list[dict]:
@@ -163,15 +158,8 @@ def all_verdicts(results: Iterable[dict], claims: Iterable[Claim] | None = None)
     found = {row["id"]: row for result in results for row in result["verdicts"]}
     rows = []
     for claim in read_claims() if claims is None else claims:
-        row = found.get(claim.id, {})
-        interval = Interval(row.get("difference"), row.get("low"), row.get("high"),
-                            row.get("n", 0), row.get("undefined", NOT_RUN))  # fmt: skip
-        side, threshold = claim.statistic.side, claim.statistic.threshold
-        rows.append({"id": claim.id, "table": claim.table, "statement": claim.statement,
-                     "source": claim.source, "statistic": claim.statistic.text,
-                     "verdict": verdict(interval, side, threshold), "difference": interval.mean,
-                     "low": interval.low, "high": interval.high, "n": interval.n,
-                     "undefined": interval.undefined})  # fmt: skip
+        interval = Interval.of(found[claim.id]) if claim.id in found else NOTHING
+        rows.append({"table": claim.table, **claim_row(claim, interval)})
     return rows
 
 
@@ -184,13 +172,7 @@ def count_text(rows: list[dict]) -> str:
     return f"{text}; {others}." if others else f"{text}."
 
 
-def verdict_table(rows: list[dict]) -> "pd.DataFrame":
+def verdicts_frame(rows: list[dict]) -> pd.DataFrame:
     """The verdicts as text, from `verdict_rows` or a results file."""
-    import pandas as pd
-
-    shown = []
-    for row in rows:
-        interval = Interval(row["difference"], row["low"], row["high"], row["n"], row["undefined"])
-        shown.append({"the paper says": row["statement"], "our difference": str(interval),
-                      "verdict": row["verdict"]})  # fmt: skip
+    shown = [(row["statement"], str(Interval.of(row)), row["verdict"]) for row in rows]
     return pd.DataFrame(shown, columns=["the paper says", "our difference", "verdict"])

@@ -7,9 +7,9 @@ from dataclasses import asdict
 import pandas as pd
 
 from gill_lite.errors import GillError
-from gill_lite.evaluation.metrics import Interval, mean_interval
-from gill_lite.evaluation.run import story_table
 from gill_lite.files import shipped
+from gill_lite.report.intervals import Interval, mean_interval
+from gill_lite.report.scores import story_scores
 
 PAPER_COLUMNS = ["table", "method", "context", "metric", "value", "plus_minus", "source"]
 METHODS = {"glide": "GLIDE", "sd": "Stable Diffusion", "gill": "GILL"}  # of Tables 1 and 2
@@ -19,6 +19,8 @@ METRICS = {
     "attribute_accuracy": "attribute accuracy ↑",
 }
 MINI_METRICS = {**METRICS, "lpips": "LPIPS (mini trunk) ↓"}
+RECALLS = {f"recall_at_{k}": f"R@{k} ↑" for k in (1, 5, 10)}  # of retrieval
+FRECHET = {"fid": "Fréchet distance ↓"}  # of a set of pictures, never of one
 NONE = "–"
 
 
@@ -53,7 +55,7 @@ def paper_number(
 
 def intervals(frame: pd.DataFrame, metric: str) -> dict[tuple[str, str], Interval]:
     """Mean and bootstrap interval of each (method, context), over stories with all their seeds."""
-    stories = story_table(frame, metric)
+    stories = story_scores(frame, metric)
     return {cell: mean_interval(stories[cell].dropna().to_numpy()) for cell in stories.columns}
 
 
@@ -83,29 +85,29 @@ def result_rows(
     return rows
 
 
-def results_table(rows: list[dict]) -> pd.DataFrame:
+def results_frame(rows: list[dict]) -> pd.DataFrame:
     """Ours and the paper's side by side as text, from `result_rows` or a results file.
 
     Rows: method and context. Columns: (metric, "ours" or "paper"), empty ones left out.
     """
     index = list(dict.fromkeys((row["method"], row["context"]) for row in rows))
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    table = pd.DataFrame(
+    shown = pd.DataFrame(
         NONE,
         index=pd.MultiIndex.from_tuples(index, names=["method", "context"]) if index else [],
         columns=pd.MultiIndex.from_product([metrics, ["ours", "paper"]]) if rows else [],
     )
     for row in rows:
         place = (row["method"], row["context"])
-        table.loc[place, (row["metric"], "ours")] = _ours_text(row)
-        table.loc[place, (row["metric"], "paper")] = _paper_text(row)
-    return table.loc[:, (table != NONE).any()]
+        shown.loc[place, (row["metric"], "ours")] = _ours_text(row)
+        shown.loc[place, (row["metric"], "paper")] = _paper_text(row)
+    return shown.loc[:, (shown != NONE).any()]
 
 
 def _ours_text(row: dict) -> str:
     if row["mean"] is None and row["undefined"] == "not run":
         return NONE
-    return str(Interval(row["mean"], row["low"], row["high"], row["n"], row["undefined"]))
+    return str(Interval.of(row))
 
 
 def _paper_text(row: dict) -> str:
@@ -115,19 +117,14 @@ def _paper_text(row: dict) -> str:
     return f"{row['paper']:.3f}{spread}"
 
 
-def flat(table: pd.DataFrame) -> pd.DataFrame:
+def flat(frame: pd.DataFrame) -> pd.DataFrame:
     """One heading a column and no index, as markdown and a terminal want it."""
-    result = table.copy()
+    result = frame.copy()
     if isinstance(result.columns, pd.MultiIndex):
         result.columns = [", ".join(str(part) for part in column) for column in result.columns]
     return result.reset_index()
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """The table as GitHub markdown, by pandas."""
-    return flat(table).to_markdown(index=False, disable_numparse=True)
-
-
-def to_html(table: pd.DataFrame) -> str:
-    """The table as an HTML fragment, by pandas."""
-    return table.to_html(border=0, justify="left")
+def to_markdown(frame: pd.DataFrame) -> str:
+    """The frame as GitHub markdown, by pandas."""
+    return flat(frame).to_markdown(index=False, disable_numparse=True)

@@ -6,26 +6,24 @@ of their own.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from gill_lite.evaluation.run import FRAME_COLUMNS
+import pandas as pd
+
 from gill_lite.report import claims
+from gill_lite.report.scores import FRAME_COLUMNS
 from gill_lite.training.recipes import RECIPES
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 METRIC = "clip_similarity"
 
 
-def methods(frame: "pd.DataFrame") -> list[str]:
+def methods(frame: pd.DataFrame) -> list[str]:
     """GILL on each language model that the scores have, the mini world's own first."""
     there = set(frame["method"])
     return [name for name, recipe in RECIPES.items()
             if name in there and (name == "gill" or recipe.lm)]  # fmt: skip
 
 
-def rows(frame: "pd.DataFrame", contexts: Iterable, metric: str = METRIC) -> list[dict]:
+def rows(frame: pd.DataFrame, contexts: Iterable, metric: str = METRIC) -> list[dict]:
     """One JSON row a context: the mean with each joints' seed and each language model.
 
     joints_sd and lms_sd are standard deviations over those means (n - 1); a language model's is
@@ -54,7 +52,7 @@ def _deviation(values) -> float | None:
     return round(float(values.std()), 6) if len(values) > 1 else None
 
 
-def verdicts(judged: list, frame: "pd.DataFrame") -> list[dict]:
+def verdicts(judged: list, frame: pd.DataFrame) -> list[dict]:
     """The verdicts on `judged` claims about GILL, once for each language model.
 
     On each the first seed of the joints alone is read, so that they are compared alike.
@@ -68,43 +66,27 @@ def verdicts(judged: list, frame: "pd.DataFrame") -> list[dict]:
         part = frame[(frame["method"] == name) & (frame["seed"] == RECIPES[name].seeds[0])]
         part = part.assign(method="gill")
         others = frame[~frame["method"].isin(known)]
-        told = claims.verdict_rows(about, _joined([others, part]))
+        cells = pd.concat([others, part], ignore_index=True).drop_duplicates(list(FRAME_COLUMNS))
+        told = claims.verdict_rows(about, cells)
         made += [{"lm": RECIPES[name].lm or "0", **row} for row in told]
     return made
 
 
-def _joined(frames: list) -> "pd.DataFrame":
-    import pandas as pd
-
-    return pd.concat(frames, ignore_index=True).drop_duplicates(list(FRAME_COLUMNS))
-
-
-def table(spread: list[dict]) -> "pd.DataFrame":
+def means_frame(spread: list[dict]) -> pd.DataFrame:
     """The spread as text, from `rows` or a results file."""
-    import pandas as pd
-
     shown = []
     for row in spread:
         lms = {f"LM {RECIPES[name].lm or '0'}": f"{value:.3f}"
                for name, value in row["lms"].items()}  # fmt: skip
-        shown.append({"context": row["context"], **lms,
-                      "sd over LMs": f"{row['lms_sd']:.3f}",
-                      "sd over joints of LM 0": _text(row["joints_sd"])})  # fmt: skip
+        joints = "one seed" if row["joints_sd"] is None else f"{row['joints_sd']:.3f}"
+        shown.append({"context": row["context"], **lms, "sd over LMs": f"{row['lms_sd']:.3f}",
+                      "sd over joints of LM 0": joints})  # fmt: skip
     return pd.DataFrame(shown).set_index("context") if shown else pd.DataFrame()
 
 
-def _text(value: float | None) -> str:
-    return "one seed" if value is None else f"{value:.3f}"
-
-
-def verdict_table(told: list[dict]) -> "pd.DataFrame":
+def verdicts_frame(told: list[dict]) -> pd.DataFrame:
     """The verdict on each claim under each language model."""
-    import pandas as pd
-
-    rows = [{"the paper says": row["statement"], "lm": f"LM {row['lm']}",
-             "verdict": row["verdict"]} for row in told]  # fmt: skip
-    if not rows:
-        return pd.DataFrame()
-    frame = pd.DataFrame(rows)
-    order = list(dict.fromkeys(frame["the paper says"]))
+    rows = [(row["statement"], f"LM {row['lm']}", row["verdict"]) for row in told]
+    frame = pd.DataFrame(rows, columns=["the paper says", "lm", "verdict"])
+    order = frame["the paper says"].unique()
     return frame.pivot(index="the paper says", columns="lm", values="verdict").loc[order]

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+
 from gill_lite.model.tokens import IGNORE
 
 LOOK_FOR = {

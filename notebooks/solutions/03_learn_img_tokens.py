@@ -1,6 +1,7 @@
 """Solutions of 03_learn_img_tokens, what to look for, and typical wrong answers."""
 
 import torch
+
 from gill_lite.model.tokens import IGNORE
 
 LOOK_FOR = {

@@ -18,7 +18,7 @@ from gill_lite.cli import main as cli
 from gill_lite.cli import options, train, world
 from gill_lite.experiments import reproduce
 from gill_lite.profiles import MINI, PAPER
-from gill_lite.report import page as report
+from gill_lite.report import page, summary
 from tests.helpers.pretended import parameters, pretend_repository, write_notebook
 
 COMMANDS = (
@@ -313,10 +313,23 @@ RESULT = {
             "n": 3,
             "undefined": "",
             "verdict": "reproduced",
+            "source": "",
+            "statistic": "x: a/b > 0",
         }
     ],
     "counts": {"scored": 0, "eligible": 9, "skipped": {"missing image": 2}},
-    "provenance": {"git_commit": "abc", "libraries": {"torch": "2.15.0"}},
+    "settings": {"seeds": [0, 2]},
+    "provenance": {
+        "command": "typed",
+        "profile": "mini",
+        "finished_utc": "now",
+        "git_commit": "abc",
+        "lock_sha256": None,
+        "weights_manifest_sha256": None,
+        "wall_seconds": 1.0,
+        "peak_memory_mb": 1.0,
+        "hardware": {"processor": "p", "cores": 2},
+    },  # fmt: skip
     "figures": ["figures/similarity.png"],
 }
 
@@ -341,11 +354,11 @@ def test_reproduce_writes_the_run_and_prints_the_table(repository, capsys):
     assert "Table 1 <VIST>" in out and "0.698 [0.688, 0.708]" in out and "reproduced" in out
     assert "8 of 9 eligible examples scored; skipped: missing image: 2." in out
     assert {p.name for p in Path("run").iterdir()} >= {"notebooks", "results", "report.html"}
-    page = Path("run/report.html").read_text(encoding="utf-8")
-    assert f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}" in page
-    assert "Table 1 &lt;VIST&gt;" in page and "pictures, GILL gains" in page
-    assert "gill-lite reproduce --tables 1 --seeds 0,2" in page and "0.592 ± 0.0007" in page
-    assert not re.search(r"(src|href)=\"(?!data:|#)", page), "one self-contained page"
+    html = Path("run/report.html").read_text(encoding="utf-8")
+    assert f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}" in html
+    assert "Table 1 &lt;VIST&gt;" in html and "pictures, GILL gains" in html
+    assert "gill-lite reproduce --tables 1 --seeds 0,2" in html and "0.592 ± 0.0007" in html
+    assert not re.search(r"(src|href)=\"(?!data:|#)", html), "one self-contained page"
     assert not list(Path("run").glob("*.tmp"))
     assert [p.name for p in Path("run").glob(".*")] == [".lock"]
 
@@ -367,7 +380,7 @@ def test_a_failed_table_is_told_and_exits_1(repository, capsys, source, sentence
     assert cli.main("reproduce --tables 1 -o run".split()) == 1
     told = capsys.readouterr().err
     assert sentence in told.splitlines()[-1]
-    assert sentence in Path("run/report.html").read_text(encoding="utf-8").replace("&#x27;", "'")
+    assert sentence in Path("run/report.html").read_text(encoding="utf-8").replace("&#39;", "'")
 
 
 def test_an_earlier_result_does_not_stand_in_for_a_new_one(repository, capsys):
@@ -399,8 +412,9 @@ def test_figures_come_from_the_notebook_when_none_are_named(tmp_path):
     (tmp_path / "notebooks").mkdir()
     path = tmp_path / "notebooks" / "10_reproduce_table1_vist.ipynb"
     nbformat.write(new_notebook(cells=[cell]), path)
-    page = report.as_html(tmp_path, {"t": {**RESULT, "figures": []}}, {"profile": "mini"}, [])
-    assert 'src="data:image/png;base64,QUJDREVG"' in page
+    result = summary.complete({**RESULT, "figures": []})
+    html = page.as_html(tmp_path, {"t": result}, [], {"profile": "mini"})
+    assert 'src="data:image/png;base64,QUJDREVG"' in html
 
 
 def test_default_run_folder_is_of_today_and_in_the_repository():

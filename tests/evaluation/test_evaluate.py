@@ -15,8 +15,7 @@ from gill_lite.cli import main as cli
 from gill_lite.course.notebooks import execute
 from gill_lite.files import read_json
 from gill_lite.provenance import repository_root
-from gill_lite.report import claims
-from gill_lite.report import page as report
+from gill_lite.report import claims, summary
 from tests.helpers import tiny_evaluation as tiny
 
 KEYS = ["example", "method", "context", "seed"]
@@ -78,9 +77,10 @@ def test_the_report_notebook_judges_a_paper_run(alone):
     name = "19_assemble_report.ipynb"
     parameters = {"profile": "paper", "output_dir": str(alone)}
     execute(repository_root() / "notebooks" / name, alone / name, parameters, progress=False)
-    results = report.read_results(alone / "results")
-    rows = report.claim_rows(results)
+    results, problems = summary.read_results(alone / "results")
+    rows = summary.claim_rows(results)
     page = (alone / "report.html").read_text(encoding="utf-8")
+    assert problems == []
     assert claims.count_text(rows).split(" ", 1)[1] in page and "gill-lite evaluate 1 " in page
     run = {row["table"] for row in rows if row["verdict"] != claims.NOT_RUN}
     assert run == {"vist", "visdial"}

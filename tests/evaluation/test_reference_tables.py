@@ -1,20 +1,21 @@
 """The tables: their cells, a run cut off and resumed, and the committed reference runs."""
 
 import dataclasses
+from pkgutil import resolve_name
 
 import pandas as pd
 import pytest
 
 from gill_lite import provenance
 from gill_lite.errors import GillError
-from gill_lite.evaluation import evaluate as table
-from gill_lite.evaluation import protocol, run
+from gill_lite.evaluation.evaluate import Evaluation, prepare, results, save
+from gill_lite.evaluation.run import work_items
 from gill_lite.evaluation.scorer import Scorer
-from gill_lite.evaluation.tables import CONTEXT, TABLE1, TABLE2, TOKENS, get_table
+from gill_lite.evaluation.tables import TABLES, choose, get_table
 from gill_lite.evaluation.tasks import VISDIAL, VIST, of_files, of_world
 from gill_lite.files import DATA, read_json
-from gill_lite.report import claims
-from gill_lite.report import numbers as tables
+from gill_lite.report import claims, numbers
+from gill_lite.report.scores import scores_frame
 from gill_lite.world.scene import ATTRIBUTES
 from tests.helpers.places import RECORDINGS
 
@@ -23,44 +24,45 @@ STORIES, CELLS = 3, 2 + 2 + 3 * 3  # Stable Diffusion, GLIDE, GILL on three lang
 COLORS = ATTRIBUTES["color"]
 
 
-@pytest.fixture(params=[TABLE1, TABLE2, CONTEXT, TOKENS], ids=lambda spec: spec.name)
-def spec(request):
-    return request.param
+@pytest.fixture(params=["1", "2", "context", "tokens"])
+def table(request):
+    return TABLES[request.param]
 
 
 @pytest.fixture
-def reference(spec):
-    return read_json(RESULTS / f"{spec.name}.json")
+def reference(table):
+    return read_json(RESULTS / f"{table.name}.json")
 
 
-def scores_of(spec) -> pd.DataFrame:
-    return pd.read_csv(RESULTS / f"{spec.name}_scores.csv", dtype={"example": str})
+def scores_of(table) -> pd.DataFrame:
+    return pd.read_csv(RESULTS / f"{table.name}_scores.csv", dtype={"example": str})
 
 
 @pytest.fixture
-def frame(spec):
-    return scores_of(spec)
+def frame(table):
+    return scores_of(table)
 
 
 def test_baselines_have_one_cell_a_context_and_gill_one_with_every_joints():
     cells = [("sd", "caption1", 0), ("sd", "captions5", 0)]
     cells += [("glide", *cell[1:]) for cell in cells]
-    cells += [("gill", context, seed) for seed in (0, 1) for context in protocol.VIST_CONTEXTS]
-    cells += [(lm, c, 0) for lm in ("gill_lm1", "gill_lm2") for c in protocol.VIST_CONTEXTS]
-    assert TABLE1.cells([0, 1]) == cells
+    cells += [("gill", context, seed) for seed in (0, 1) for context in VIST.contexts]
+    cells += [(lm, c, 0) for lm in ("gill_lm1", "gill_lm2") for c in VIST.contexts]
+    assert TABLES["1"].cells([0, 1]) == cells
     rounds = ["rounds1", "rounds5", "rounds10"]
-    assert TABLE2.elsewhere().cells([2]) == [
+    assert TABLES["2"].elsewhere().cells([2]) == [
         *[("sd", context, 0) for context in rounds],
         *[("gill", context, 2) for context in rounds],
     ]
-    assert {c.images for c in CONTEXT.text_contexts} == {0} and len(CONTEXT.all_contexts) == 9
+    context = TABLES["context"]
+    assert {c.images for c in context.text_contexts} == {0} and len(context.all_contexts) == 9
     with pytest.raises(GillError, match="no table '7' to evaluate; known: 1, 2, mappers"):
         get_table("7")
 
 
-def prepared(folder, spec=TABLE1, **options) -> table.Evaluation:
+def prepared(folder, table=TABLES["1"], **options) -> Evaluation:
     options = {"seeds": [0], "num_examples": STORIES, "cache_dir": False, **options}
-    return table.prepare(spec, folder, batch_size=2, **options)
+    return prepare(table, folder, batch_size=2, **options)
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +95,11 @@ def test_a_run_cut_off_and_resumed_ends_bit_identical(first, tmp_path, monkeypat
         other.run(progress=False)
 
 
-def test_live_scores_are_those_of_the_reference_run(first, spec, tmp_path):
+def test_live_scores_are_those_of_the_reference_run(first, table, tmp_path):
     done = first[1]
-    if spec is not TABLE1:
-        done = prepared(tmp_path, spec, num_examples=1).run(progress=False)
-    frame, scores = scores_of(spec), run.scores_frame(done.rows)
+    if table is not TABLES["1"]:
+        done = prepared(tmp_path, table, num_examples=1).run(progress=False)
+    frame, scores = scores_of(table), scores_frame(done.rows)
     keys = ["example", "method", "context", "seed"]
     both = frame.merge(scores, on=keys, suffixes=("", "_now"))
     assert len(both) == len(scores)
@@ -119,29 +121,31 @@ def test_configuration_tells_all_that_scores_depend_on(first):
 
 def test_results_hold_what_a_report_needs(first, tmp_path):
     evaluation, done = first
-    result = table.results(
-        evaluation.spec, done, 0.0, config=evaluation.config, num_stories=STORIES
-    )
-    assert result["table"] == "table1_vist" and result["settings"] == {"num_stories": STORIES}
+    result = results(evaluation.table, evaluation.config, done, 0.0)
+    assert result["table"] == "table1_vist" and result["settings"] == {
+        "num_stories": STORIES,
+        "seeds": [0],
+        "run_seed": 0,
+    }
     assert {v["id"] for v in result["verdicts"]} == {
         c.id for c in claims.read_claims() if c.table == "vist"
     }
     assert result["provenance"]["inputs"]["data"]["sha256"] == evaluation.config["data"]["sha256"]
-    path = table.save(tmp_path, done, result)
+    path = save(tmp_path, done, result)
     assert read_json(path) == result
     kept = pd.read_csv(tmp_path / "results/table1_vist_scores.csv", dtype={"example": str})
     assert len(kept) == STORIES * CELLS
 
 
 def test_table_2_walks_from_exported_dialogues_to_verdicts(tmp_path):
-    evaluation = prepared(tmp_path, TABLE2, num_examples=2, protocol="official")
+    evaluation = prepared(tmp_path, TABLES["2"], num_examples=2, protocol="official")
     assert evaluation.folder.name == "table2_visdial_official"
     done = evaluation.run(progress=False)
     assert done.scored == done.eligible == 2 * 5 * 3
-    frame = run.scores_frame(done.rows)
+    frame = scores_frame(done.rows)
     assert set(frame["example"]) == {"200000", "200001"}, "the image's id, as in VisDial"
     assert "lpips" not in frame and "attribute_accuracy" in frame
-    result = table.results(evaluation.spec, done, 0.0, num_dialogues=2)
+    result = results(evaluation.table, evaluation.config, done, 0.0)
     assert result["title"].endswith("(official protocol)")
     verdicts = {v["id"]: v["verdict"] for v in result["verdicts"]}
     assert verdicts.pop("visdial-lpips-ten-rounds") == claims.NOT_RUN
@@ -173,26 +177,27 @@ def test_real_photographs_and_prompts_walk_through_reader_model_and_metrics(firs
     ]
     write_vist(tmp_path / "val.json", tmp_path / "images", stories)
     data = of_files(VIST, tmp_path / "val.json", tmp_path / "images")
-    scorer = Scorer(data, first[0].models)
-    for cell in TABLE1.cells([0]):
-        for score in scorer(run.work_items([story.example_id for story in data.examples], [cell])):
+    scorer = Scorer(data, first[0].models, TABLES["1"])
+    for cell in TABLES["1"].cells([0]):
+        for score in scorer(work_items([story.example_id for story in data.examples], [cell])):
             assert set(score) == {"clip_similarity", "lpips"}
             assert -1 <= score["clip_similarity"] <= 1 and score["lpips"] > 0
 
 
-def test_the_reference_run_is_whole(spec, reference, frame):
+def test_the_reference_run_is_whole(table, reference, frame):
     settings, counts = reference["settings"], reference["counts"]
-    count = settings[f"num_{spec.task.examples}"]
-    assert count >= 300 and len(settings["seeds"]) == (1 if spec is TOKENS else 3)
-    assert len(frame) == counts["scored"] == count * len(spec.cells(settings["seeds"]))
+    count = settings[f"num_{table.task.examples}"]
+    assert count >= 300 and len(settings["seeds"]) == (1 if table is TABLES["tokens"] else 3)
+    assert len(frame) == counts["scored"] == count * len(table.cells(settings["seeds"]))
     assert counts["eligible"] == counts["scored"]
 
 
-def test_the_reference_table_and_verdicts_follow_from_its_scores(spec, reference, frame):
-    topic = "vist" if spec is CONTEXT else spec.topic  # whose numbers of the paper stand beside
-    shown = {m: label for m, label in spec.labels.items() if m in (*spec.baselines, *spec.learned)}
-    rows = tables.result_rows(frame, topic, spec.all_contexts, methods=shown)
-    judged = [c for c in claims.read_claims() if c.table == spec.topic]
+def test_the_reference_table_and_verdicts_follow_from_its_scores(table, reference, frame):
+    topic = "vist" if table.typed == "context" else table.topic  # whose paper numbers stand there
+    there = (*table.baselines, *table.learned)
+    shown = {method: label for method, label in table.labels.items() if method in there}
+    rows = numbers.result_rows(frame, topic, table.all_contexts, methods=shown)
+    judged = [c for c in claims.read_claims() if c.table == table.topic]
     assert _close(rows, reference["rows"])
     verdicts = {v["id"]: v["verdict"] for v in claims.verdict_rows(judged, frame)}
     assert verdicts == {v["id"]: v["verdict"] for v in reference["verdicts"]}
@@ -205,6 +210,24 @@ def _close(mine, theirs) -> bool:
         for a, b in pairs
         for key in a
     )
+
+
+@pytest.mark.parametrize("table", choose(["all"]), ids=lambda table: table.typed)
+def test_the_catalogue_tells_what_came_out(table):
+    """Minutes and the score to expect are those of the committed run, and so is the command."""
+    result, told = read_json(RESULTS / f"{table.name}.json"), table.came_out
+    key = told.method, told.context, told.metric
+    (row,) = [r for r in result["rows"] if (r["method"], r["context"], r["metric"]) == key]
+    minutes = round(result["provenance"]["wall_seconds"] / 60, 1)
+    assert (told.minutes, told.mean) == (minutes, round(row["mean"], 3))
+    assert table.command == result["provenance"]["command"]
+    assert table.title == result["title"]
+
+
+def test_every_table_is_in_one_notebook_and_has_what_scores_it():
+    parts = [part.typed for table in choose(["all"]) for part in table.parts]
+    assert sorted(parts) == sorted(TABLES)
+    assert all(callable(resolve_name(table.scorer)) for table in TABLES.values())
 
 
 def test_the_reference_run_is_of_these_weights(reference):
@@ -224,4 +247,4 @@ def test_more_examples_than_there_are_is_one_sentence(tmp_path):
 
 def test_a_frame_of_scores_reads_back(tmp_path):
     rows = [{"key": "gill/captions5/0/s1", "clip_similarity": 0.5}]
-    assert run.scores_frame(rows).iloc[0]["seed"] == 0
+    assert scores_frame(rows).iloc[0]["seed"] == 0

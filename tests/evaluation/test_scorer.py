@@ -7,7 +7,7 @@ import torch
 from gill_lite.answering.drawing import example_seed, to_pil
 from gill_lite.datasets.images import open_image
 from gill_lite.evaluation.cache import SampleCache, key_of
-from gill_lite.evaluation.judge import Judge, resized
+from gill_lite.evaluation.metrics import Judge, resized
 from gill_lite.evaluation.protocol import CORRECTED, OFFICIAL, Protocol
 from gill_lite.evaluation.run import work_items
 from gill_lite.evaluation.tasks import VISDIAL, VIST

@@ -11,12 +11,12 @@ from gill_lite import provenance
 from gill_lite.cli.evaluate import run_shared
 from gill_lite.errors import GillError
 from gill_lite.evaluation import run as runs
-from gill_lite.evaluation.evaluate import Evaluation, TableSpec
-from gill_lite.evaluation.protocol import VIST_CONTEXTS
+from gill_lite.evaluation.evaluate import Evaluation
 from gill_lite.evaluation.shards import ALL, Shard, merge
+from gill_lite.evaluation.tables import Table
 from gill_lite.evaluation.tasks import VIST
 
-SPEC = TableSpec("9", "table9", "A table", VIST, tuple(VIST_CONTEXTS.values()))
+TABLE = Table("9", "table9", VIST, "A table", tuple(VIST.contexts.values()))
 STORIES = [str(n) for n in range(7)]
 
 
@@ -30,7 +30,7 @@ def evaluation(folder, scorer=score, config=None, stories=STORIES) -> Evaluation
     examples = [SimpleNamespace(example_id=name) for name in stories]
     dataset = SimpleNamespace(examples=examples)
     config = config or {"weights": "x"}
-    return Evaluation(SPEC, dataset, {}, scorer, (0,), config, folder / "table9", batch_size=3)
+    return Evaluation(TABLE, dataset, {}, scorer, (0,), config, folder / "table9", batch_size=3)
 
 
 def parts(folder, count, **options):

@@ -1,4 +1,4 @@
-"""Retrieve or generate: the real votes, simulated raters, the split, the intervals, the results."""
+"""Retrieve or generate: the prompts, the split, the choices, their intervals, the results."""
 
 import json
 from types import SimpleNamespace
@@ -10,12 +10,10 @@ import torch
 
 from gill_lite.answering.gallery import drawn_gallery
 from gill_lite.course import lab
+from gill_lite.datasets.partiprompts import confident_label
 from gill_lite.errors import GillError
-from gill_lite.experiments.deciding import choices as choosing
-from gill_lite.experiments.deciding import pairs as deciding
-from gill_lite.experiments.deciding import reasons
-from gill_lite.experiments.deciding import votes as voting
-from gill_lite.report import claims
+from gill_lite.experiments.deciding import choices, outcome, pairs, questions, reasons, votes
+from gill_lite.report import claims, summary
 from gill_lite.world.scene import ATTRIBUTES, is_novel
 from tests.helpers.places import RECORDINGS, ROOT
 
@@ -27,19 +25,19 @@ HUMAN = 0.8510681024099351  # printed by the official notebook
 
 
 def test_questions_are_half_seen_half_novel_and_say_all():
-    asked = deciding.questions(20)
+    asked = questions.make(20)
     assert [q.split for q in asked] == ["seen"] * 10 + ["novel"] * 10
     assert all(is_novel(q.scene) == (q.split == "novel") for q in asked)
     for question in asked:
         for name in ("shape", "color", "size", "position", "place"):
             assert getattr(question.scene, name) in question.text
-    assert asked[:5] == deciding.questions(900)[:5]
+    assert asked[:5] == questions.make(900)[:5]
     with pytest.raises(GillError, match="must be even and at least 2, not 7"):
-        deciding.questions(7)
+        questions.make(7)
 
 
 def test_the_gallery_is_known_and_seen_only():
-    scenes = deciding.gallery_scenes()
+    scenes = questions.gallery_scenes()
     assert len(scenes) == 400 and not any(is_novel(scene) for scene in scenes)
     gill = SimpleNamespace(image_features=lambda x: torch.ones(400, 2))
     prompts = SimpleNamespace(pixel_values=lambda pictures: None)
@@ -51,15 +49,15 @@ def test_the_gallery_is_known_and_seen_only():
 
 
 def test_matches_counts_attributes():
-    scene = deciding.gallery_scenes()[0]
-    assert deciding.matches(scene, scene) == 6
+    scene = questions.gallery_scenes()[0]
+    assert questions.matches(scene, scene) == 6
     other = "big" if scene.size == "small" else "small"
-    assert deciding.matches(scene, scene.change(size=other)) == 5
+    assert questions.matches(scene, scene.change(size=other)) == 5
 
 
 def test_a_row_of_a_pair(monkeypatch):
     """The retrieved picture is scored by its scene, the generated one by the probes."""
-    asked = deciding.questions(2)
+    asked = questions.make(2)
     values = [len(v) for v in ATTRIBUTES.values()]
 
     def probes(pictures):
@@ -70,33 +68,33 @@ def test_a_row_of_a_pair(monkeypatch):
         return logits
 
     responder = SimpleNamespace(backbones=SimpleNamespace(probes=probes))
-    scorer = deciding.PairScorer({0: responder}, asked)
+    scorer = pairs.PairScorer({0: responder}, asked)
     hits = SimpleNamespace(indices=torch.tensor([[3]]), scores=torch.tensor([[0.25]]))
-    item = deciding.items_of(asked, [0])[0]
+    item = pairs.items_of(asked, [0])[0]
     row = scorer.score([item], hits, torch.zeros(1, 3, 64, 64))[0]
     assert row["generated"] == 5 and row["right_time"] == 0 and row["right_shape"] == 1
-    assert row["retrieved"] == deciding.matches(asked[0].scene, deciding.gallery_scenes()[3])
+    assert row["retrieved"] == questions.matches(asked[0].scene, questions.gallery_scenes()[3])
     assert (row["retrieved_id"], row["retrieved_score"]) == (3, 0.25)
 
 
 def test_another_profile_is_refused():
     with pytest.raises(GillError, match="in the mini world only, not for 'paper'"):
-        deciding.load_responders([0], "paper")
+        pairs.load_responders([0], "paper")
 
 
 # ---- choosing ----------------------------------------------------------------------------
 
 
 def test_a_scene_is_in_one_part_only():
-    asked = deciding.questions()
-    parts = choosing.split_by_scene(asked)
+    asked = questions.make()
+    parts = choices.split_by_scene(asked)
     where: dict = {}
     for question in asked:
         where.setdefault(question.scene, set()).add(parts[question.example_id])
     assert all(len(found) == 1 for found in where.values())
     counts = pd.crosstab([q.split for q in asked], [parts[q.example_id] for q in asked])
     assert (counts["test"] - 150).abs().max() <= 8 and (counts["train"] - 225).abs().max() <= 8
-    assert parts != choosing.split_by_scene(asked, seed=1)
+    assert parts != choices.split_by_scene(asked, seed=1)
 
 
 def cloud(n: int = 240):
@@ -109,20 +107,20 @@ def cloud(n: int = 240):
 
 def test_the_fit_never_looks_at_the_test_part():
     features, labels, parts = cloud()
-    model, strength = choosing.fit_linear(features, labels, parts)
-    threshold = choosing.fit_threshold(features[:, 1], labels, parts)
+    model, strength = choices.fit_linear(features, labels, parts)
+    threshold = choices.fit_threshold(features[:, 1], labels, parts)
     test = parts == "test"
     known = test & (labels != "same")
-    assert voting.macro_f1(labels[known], model.decide(features[known]).answers) > 0.85
+    assert votes.macro_f1(labels[known], model.decide(features[known]).answers) > 0.85
     assert 0.5 < threshold < 2.5
     other_features, other_labels = features.copy(), labels.copy()
     other_features[test], other_labels[test] = 1e3, "ret"
-    again, same_strength = choosing.fit_linear(other_features, other_labels, parts)
+    again, same_strength = choices.fit_linear(other_features, other_labels, parts)
     np.testing.assert_array_equal(again.weight, model.weight)
     assert strength == same_strength
-    assert choosing.fit_threshold(other_features[:, 1], other_labels, parts) == threshold
+    assert choices.fit_threshold(other_features[:, 1], other_labels, parts) == threshold
     with pytest.raises(GillError, match="no prompt of the validation part"):
-        choosing.fit_linear(features, labels, np.where(parts == "validation", "test", parts))
+        choices.fit_linear(features, labels, np.where(parts == "validation", "test", parts))
 
 
 def table():
@@ -138,7 +136,7 @@ def table():
 
 def test_references_need_no_fitting():
     train = table().assign(part="train", label=["gen", "gen", "gen", "ret"])
-    frame = choosing.with_references(pd.concat([table(), train]))
+    frame = choices.with_references(pd.concat([table(), train]))
     assert set(frame.coin) == {0.25} and set(frame.gen) == {"gen"}
     assert list(frame.perfect[:4]) == ["gen", "ret", "gen", "gen"], "equal ones are generated"
 
@@ -146,45 +144,45 @@ def test_references_need_no_fitting():
 def test_scores_by_hand():
     frame = table().assign(gen="gen", ret="ret", coin=0.5)
     scenes = list("abcd")
-    assert choosing.f1_interval(frame, scenes, "linear").mean == pytest.approx(
-        voting.macro_f1(["gen", "ret", "gen"], ["gen", "ret", "ret"])
+    assert choices.f1_interval(frame, scenes, "linear").mean == pytest.approx(
+        votes.macro_f1(["gen", "ret", "gen"], ["gen", "ret", "ret"])
     )
-    assert choosing.f1_interval(frame, scenes, "coin").mean == pytest.approx(
+    assert choices.f1_interval(frame, scenes, "coin").mean == pytest.approx(
         (2 * 1 / 3.5 + 2 * 0.5 / 2.5) / 2
     )
-    lead = choosing.f1_lead(frame, scenes, "linear", ("gen", "ret"))
+    lead = choices.f1_lead(frame, scenes, "linear", ("gen", "ret"))
     assert lead.mean == pytest.approx(2 / 3 - 0.4), "always gen: F1 0.8 and 0"
-    assert choosing.quality_interval(frame, scenes, "linear").mean == pytest.approx(23 / 24)
-    assert choosing.quality_lead(frame, scenes, "linear", ("gen", "ret")).mean == pytest.approx(
+    assert choices.quality_interval(frame, scenes, "linear").mean == pytest.approx(23 / 24)
+    assert choices.quality_lead(frame, scenes, "linear", ("gen", "ret")).mean == pytest.approx(
         23 / 24 - 21 / 24
     )
     # raters 1 to 5 on the labelled prompts, each against gen, ret, gen; `same` does not count
-    assert choosing.raters_interval(frame, scenes).mean == pytest.approx((3 + 1 + 0) / 5)
+    assert choices.raters_interval(frame, scenes).mean == pytest.approx((3 + 1 + 0) / 5)
     with pytest.raises(GillError, match="no prompt has a confident label"):
-        choosing.f1_interval(frame.assign(label="same"), scenes, "linear")
+        choices.f1_interval(frame.assign(label="same"), scenes, "linear")
 
 
 def test_macro_f1_of_counts_is_scikit_learns_mean_over_seeds():
     rng = np.random.default_rng(0)
     truth, answers = (rng.choice(["gen", "ret"], 300, p=[0.8, 0.2]) for _ in range(2))
     seeds = rng.integers(0, 3, 300)
-    counts = choosing.confusion(truth, answers, seeds, [0, 1, 2]).sum(axis=0)
-    expected = [voting.macro_f1(truth[seeds == s], answers[seeds == s]) for s in range(3)]
-    assert choosing.macro_f1_of_counts(counts) == pytest.approx(np.mean(expected))
+    counts = choices.confusion(truth, answers, seeds, [0, 1, 2]).sum(axis=0)
+    expected = [votes.macro_f1(truth[seeds == s], answers[seeds == s]) for s in range(3)]
+    assert choices.macro_f1_of_counts(counts) == pytest.approx(np.mean(expected))
 
 
 def test_intervals_resample_scenes_not_prompts():
     values = np.random.default_rng(0).normal(size=60)
-    pairs = np.stack([values, np.ones(60)], axis=1)
+    whole = np.stack([values, np.ones(60)], axis=1)
 
     def mean(totals):
         return totals[..., 0] / totals[..., 1]
 
-    alone = choosing.scene_interval(pairs, range(60), mean)
-    tenfold = choosing.scene_interval(np.tile(pairs, (10, 1)), np.tile(range(60), 10), mean)
+    alone = choices.scene_interval(whole, range(60), mean)
+    tenfold = choices.scene_interval(np.tile(whole, (10, 1)), np.tile(range(60), 10), mean)
     assert (tenfold.low, tenfold.high) == pytest.approx((alone.low, alone.high), abs=0.01)
     assert tenfold.n == 600 and alone.low < alone.mean < alone.high
-    alike = choosing.scene_interval(np.ones((5, 2)), range(5), mean)
+    alike = choices.scene_interval(np.ones((5, 2)), range(5), mean)
     assert alike.mean == 1 and alike.low is None and alike.undefined == "all scenes are alike"
 
 
@@ -226,7 +224,7 @@ def test_the_scores_direction_is_not_taken_from_the_test_part():
 
 def test_galleries_of_other_sizes():
     scenes, pictures = reasons.gallery_of(5)
-    assert scenes == deciding.gallery_scenes()[:5] and len(pictures) == 5
+    assert scenes == questions.gallery_scenes()[:5] and len(pictures) == 5
     whole, _ = reasons.gallery_of("every seen scene")
     assert len(whole) == len(set(whole)) == 1040 and not any(map(is_novel, whole))
 
@@ -244,20 +242,22 @@ def test_the_reference_run_is_whole(reference):
     result, frame = reference
     assert {"table", "title", "rows", "verdicts", "counts", "provenance", "figures"} <= set(result)
     assert result["counts"] == {"scored": 2700, "eligible": 2700, "skipped": {}}
-    assert list(frame.columns) == deciding.KEPT and len(frame) == 2700
-    asked = {q.example_id: q for q in deciding.questions()}
+    assert list(frame.columns) == outcome.KEPT and len(frame) == 2700
+    asked = {q.example_id: q for q in questions.make()}
     assert set(frame.example) == set(asked)
-    scenes = deciding.gallery_scenes()
+    scenes = questions.gallery_scenes()
     for row in frame.sample(50, random_state=0).itertuples():
-        assert row.retrieved == deciding.matches(asked[row.example].scene, scenes[row.retrieved_id])
+        assert row.retrieved == questions.matches(
+            asked[row.example].scene, scenes[row.retrieved_id]
+        )
     rights = frame[[f"right_{name}" for name in ATTRIBUTES]].sum(axis=1)
     assert (rights == frame.generated).all()
 
 
 def test_the_votes_of_the_reference_run_follow_from_its_raters(reference):
     result, frame = reference
-    raters = voting.Raters(**result["raters"])
-    prompts = raters.votes(frame.generated - frame.retrieved, voting.noise_of(frame))
+    raters = votes.Raters(**result["raters"])
+    prompts = raters.votes(frame.generated - frame.retrieved, votes.noise_of(frame))
     assert [" ".join(p.votes) for p in prompts] == list(frame.votes)
     assert [p.label for p in prompts] == list(frame.label)
     people, simulated = (result["agreement"][who] for who in ("people", "simulated"))
@@ -267,35 +267,33 @@ def test_the_votes_of_the_reference_run_follow_from_its_raters(reference):
 
 def test_the_reference_results_follow_from_its_scores(reference):
     result, frame = reference
-    asked, frame = deciding.questions(), choosing.with_references(frame)
-    again = deciding.judged(frame, asked)
+    asked, frame = questions.make(), choices.with_references(frame)
+    again = outcome.judged(frame, asked)
     for kind in ("verdicts", "controls"):
         for old, new in zip(result[kind], again[kind], strict=True):
             assert (old["id"], old["verdict"]) == (new["id"], new["verdict"])
             assert new["difference"] == pytest.approx(old["difference"], abs=1e-9)
             assert new["low"] == pytest.approx(old["low"], abs=1e-9)
-    for old, new in zip(result["differences"], deciding.differences(frame, asked), strict=True):
+    for old, new in zip(result["differences"], outcome.differences(frame, asked), strict=True):
         assert (old["against"], old["metric"]) == (new["against"], new["metric"])
         assert new["mean"] == pytest.approx(old["mean"], abs=1e-9)
-    test, scenes = deciding.held_out(frame, asked)
+    test, scenes = outcome.held_out(frame, asked)
     rows = {(r["method"], r["context"], r["metric"]): r for r in result["rows"]}
-    for method, label in choosing.METHODS.items():
-        kept = rows[label, "all prompts", deciding.F1]["mean"]
-        assert choosing.f1_interval(test, scenes, method).mean == pytest.approx(kept, abs=1e-9)
-    assert rows["people", "PartiPrompts", deciding.F1]["mean"] == pytest.approx(HUMAN, abs=1e-12)
-    best = rows[choosing.METHODS["perfect"], "all prompts", deciding.ACCURACY]["mean"]
+    for method, label in choices.METHODS.items():
+        kept = rows[label, "all prompts", outcome.F1]["mean"]
+        assert choices.f1_interval(test, scenes, method).mean == pytest.approx(kept, abs=1e-9)
+    assert rows["people", "PartiPrompts", outcome.F1]["mean"] == pytest.approx(HUMAN, abs=1e-12)
+    best = rows[choices.METHODS["perfect"], "all prompts", outcome.ACCURACY]["mean"]
     assert all(r["mean"] <= best + 1e-12 for k, r in rows.items()
-               if k[1:] == ("all prompts", deciding.ACCURACY))  # fmt: skip
+               if k[1:] == ("all prompts", outcome.ACCURACY))  # fmt: skip
 
 
 def test_the_report_can_show_the_results(reference, tmp_path):
-    from gill_lite.report import page as report
-
     result, frame = reference
-    text = report.as_text(result)
+    text = summary.as_text(result)
     assert "linear decision on [IMG0]" in text and "2700 of 2700" in text
-    assert claims.verdict_table(result["verdicts"]).shape == (1, 3)
-    path = deciding.save(tmp_path, frame, result)
+    assert claims.verdicts_frame(result["verdicts"]).shape == (1, 3)
+    path = outcome.save(tmp_path, frame, result)
     assert json.loads(path.read_text()) == result
     assert len(pd.read_csv(tmp_path / "results" / "decide_scores.csv")) == len(frame)
 
@@ -324,14 +322,14 @@ def exercise_cases() -> list[list]:
         (0, lambda votes: max(sorted(set(votes)), key=votes.count)),  # the most frequent vote
         (0, lambda votes: next((s for s in ("gen", "ret") if votes.count(s) >= 4), "same")),
         (1, lambda truth, answers: float(np.mean(np.array(truth) == answers))),  # accuracy
-        (1, lambda truth, answers: voting.macro_f1(truth, answers) * 2),
+        (1, lambda truth, answers: votes.macro_f1(truth, answers) * 2),
         (1, lambda truth, answers: 2 * sum(a == b == "ret" for a, b in zip(truth, answers))
          / max(1, truth.count("ret") + answers.count("ret"))),
     ],
 )  # fmt: skip
 def test_wrong_exercises_are_told(number, wrong):
     wrong.__name__ = "mine"
-    reference = (voting.confident_label, voting.macro_f1)[number]
+    reference = (confident_label, votes.macro_f1)[number]
     cases = exercise_cases()[number]
     assert lab.check(wrong, reference, cases).startswith("case ")
     assert lab.check(reference, reference, cases).startswith("passed")

@@ -2,9 +2,11 @@
 
 import statistics
 
+import pytest
 import torch
 
-from gill_lite.evaluation.evaluate import Evaluation, TableSpec
+from gill_lite.errors import GillError
+from gill_lite.evaluation.evaluate import Evaluation
 from gill_lite.evaluation.tasks import CAPTIONS
 from gill_lite.experiments import frechet
 from gill_lite.experiments.frechet import Frechet, cell_features, distance
@@ -42,6 +44,8 @@ def test_the_distance_of_equal_sets_is_zero():
     x = gaussian(50, 0)
     assert abs(distance(x, x)) < 1e-6
     assert abs(distance(x, x[torch.randperm(50)])) < 1e-6, "a set has no order"
+    with pytest.raises(GillError, match="at least two pictures"):
+        distance(x[:1], x)
 
 
 def test_the_distance_of_two_gaussians_is_the_known_one():
@@ -118,8 +122,8 @@ def test_a_cell_that_was_not_run_is_undefined():
 def test_features_are_those_of_the_pictures_and_of_the_true_ones(tmp_path):
     drawers = tiny_evaluation.models((0, 1))
     scorer = tiny_evaluation.scorer(CAPTIONS, tmp_path, count=3, drawers=drawers)
-    spec = TableSpec("x", "x", "x", CAPTIONS, tuple(CAPTIONS.contexts.values()))
-    evaluation = Evaluation(spec, scorer.dataset, drawers, scorer, (0, 1), {}, tmp_path, 2)
+    table = tiny_evaluation.table_of(CAPTIONS)
+    evaluation = Evaluation(table, scorer.dataset, drawers, scorer, (0, 1), {}, tmp_path, 2)
     features, true = cell_features(evaluation, progress=False)
     context = "single_caption"
     assert set(features) == {("sd", context, 0), ("gill", context, 0), ("gill", context, 1)}

@@ -11,31 +11,26 @@ import pytest
 
 from gill_lite.answering.respond import Responder
 from gill_lite.errors import GillError
-from gill_lite.evaluation import metrics
 from gill_lite.evaluation.drawers import GillDrawer, StableDiffusion
 from gill_lite.evaluation.evaluate import Evaluation
-from gill_lite.evaluation.run import RunResult, scores_frame
-from gill_lite.evaluation.tables import (
-    MAPPER_CAPTIONS,
-    MAPPER_LABELS,
-    MAPPER_NAMES,
-    MAPPERS,
-    TOKENS,
-)
-from gill_lite.experiments import frechet
-from gill_lite.experiments import mapper_ablation as ablation
+from gill_lite.evaluation.run import RunResult
+from gill_lite.evaluation.tables import TABLES
+from gill_lite.experiments import frechet, mapper_ablation
 from gill_lite.model.checkpoint import save_joints
 from gill_lite.model.gill import build_gill
 from gill_lite.report import claims
+from gill_lite.report.intervals import mean_interval, paired_interval
+from gill_lite.report.scores import scores_frame
 from tests.helpers import tiny_evaluation
 
 STORIES, CAPTIONS = 3, 4
+MAPPERS, TOKENS = TABLES["mappers"], TABLES["tokens"]
 
 
 def drawers() -> dict:
     """Every mapper of the ablation on the same tiny backbones, one seed."""
     tiny = tiny_evaluation.backbones()
-    gills = {name: build_gill(tiny.profile, tiny, name) for name in MAPPER_NAMES}
+    gills = {name: build_gill(tiny.profile, tiny, name) for name in MAPPERS.learned}
     responders = {name: Responder(tiny, gill) for name, gill in gills.items()}
     return {("sd", 0): StableDiffusion(responders["gill"])} | {
         (name, 0): GillDrawer(responder) for name, responder in responders.items()
@@ -45,15 +40,16 @@ def drawers() -> dict:
 @pytest.fixture(scope="module")
 def mappers(tmp_path_factory):
     folder, models, parts = tmp_path_factory.mktemp("ablation"), drawers(), []
-    for spec, count in ((MAPPERS, STORIES), (MAPPER_CAPTIONS, CAPTIONS)):
-        spec = replace(spec, metrics=("clip_similarity", "lpips"))
+    for table, count in zip(MAPPERS.parts, (STORIES, CAPTIONS), strict=True):
+        table = replace(table, metrics=("clip_similarity", "lpips"))
         scorer = tiny_evaluation.scorer(
-            spec.task, folder / spec.task.name, count, drawers=models,
-            contexts={c.name: c for c in spec.all_contexts},
-        )  # fmt: skip
-        config, rows = {"table": spec.name}, folder / spec.name
-        parts.append(Evaluation(spec, scorer.dataset, models, scorer, (0,), config, rows, 2))
-    return ablation.Ablation(*parts)
+            table.task, folder / table.task.name, count, drawers=models, table=table
+        )
+        config = {"table": table.name, "profile": {"name": "mini"}, "data": {"taken": count},
+                  "seeds": [0], "run_seed": 0}  # fmt: skip
+        rows = folder / table.name
+        parts.append(Evaluation(table, scorer.dataset, models, scorer, (0,), config, rows, 2))
+    return mapper_ablation.Ablation(*parts)
 
 
 @pytest.fixture(scope="module")
@@ -63,42 +59,44 @@ def done(mappers):
 
 @pytest.fixture(scope="module")
 def result(mappers, done):
-    return mappers.results(done, mappers.distances(progress=False), 0.0, seeds=[0])
+    return mappers.results(done, mappers.distances(progress=False), 0.0)
 
 
 def test_both_runs_are_in_the_rows(done):
     assert done.scored == done.eligible == 5 * STORIES + 5 * CAPTIONS and not done.skipped
     counts = scores_frame(done.rows).groupby(["method", "context"]).size().to_dict()
-    full = {(name, "captions5_images4"): STORIES for name in MAPPER_NAMES}
-    single = {(name, "single_caption"): CAPTIONS for name in ("sd", *MAPPER_NAMES)}
+    full = {(name, "captions5_images4"): STORIES for name in MAPPERS.learned}
+    single = {(name, "single_caption"): CAPTIONS for name in ("sd", *MAPPERS.learned)}
     assert counts == full | single | {("sd", "captions5"): STORIES}
 
 
-def test_the_specification_has_the_contexts_of_both(mappers):
-    spec = mappers.spec
-    assert spec.name == "mappers" and spec.topic == "mappers"
-    names = [context.name for context in spec.all_contexts]
+def test_the_one_table_has_the_contexts_of_both(mappers):
+    table = mappers.table
+    assert table.name == "mappers" and table.topic == "mappers"
+    names = [context.name for context in table.all_contexts]
     assert names == ["captions5", "single_caption", "captions5_images4"]
-    assert {cell[:2] for cell in spec.cells([0])} == {
-        cell[:2] for part in mappers.parts for cell in part.spec.cells([0])
+    assert {cell[:2] for cell in table.cells([0])} == {
+        cell[:2] for part in mappers.parts for cell in part.table.cells([0])
     }
 
 
 def test_the_results_hold_every_cell_and_every_claim(result, done):
-    assert result["table"] == "mappers" and result["settings"] == {"seeds": [0]}
+    assert result["table"] == "mappers" and result["settings"] == {
+        "num_stories": STORIES, "num_captions": CAPTIONS, "seeds": [0], "run_seed": 0
+    }  # fmt: skip
     rows = {(r["method"], r["context"], r["metric"]): r for r in result["rows"]}
     frame = scores_frame(done.rows)
     mine = frame[(frame.method == "mlp") & (frame.context == "captions5_images4")]
     row = rows["3-layer MLP", "5 captions, 4 images", "CLIP similarity ↑"]
     assert row["mean"] == pytest.approx(mine.clip_similarity.mean()) and row["paper"] == 0.502
     fids = {k[0]: r for k, r in rows.items() if k[2] == frechet.LABEL}
-    assert list(fids) == list(MAPPER_LABELS.values()), "single captions alone have it"
+    assert list(fids) == list(MAPPERS.labels.values()), "single captions alone have it"
     assert {r["paper"] for r in fids.values()} == {13.94, 15.50, 15.33, 16.30, 15.31}
     assert all(r["mean"] > 0 and r["n"] == CAPTIONS for r in fids.values())
     wanted = {c.id for c in claims.read_claims() if c.table == "mappers"}
     assert {v["id"] for v in result["verdicts"]} == wanted
     assert all(v["verdict"] != claims.NOT_RUN for v in result["verdicts"])
-    assert result["provenance"]["inputs"]["captions"] == {"table": "mappers_captions"}
+    assert result["provenance"]["inputs"]["captions"]["table"] == "mappers_captions"
     json.dumps(result, allow_nan=False)
 
 
@@ -111,7 +109,7 @@ def test_a_claim_on_distances_is_judged_by_them(result):
 def test_joined_runs_add_up_their_counts():
     a = RunResult([{"key": "a"}], 3, Counter({"no picture": 2}), 1.5)
     b = RunResult([{"key": "b"}], 2, Counter({"no picture": 1}), 2.0)
-    both = ablation.joined([a, b])
+    both = mapper_ablation.joined([a, b])
     assert [row["key"] for row in both.rows] == ["a", "b"]
     assert (both.scored, both.eligible, both.skipped) == (2, 5, {"no picture": 3})
     assert both.earlier_seconds == 3.5
@@ -120,13 +118,15 @@ def test_joined_runs_add_up_their_counts():
 def test_models_are_loaded_once_for_both(tmp_path, monkeypatch):
     loaded, models = [], drawers()
 
-    def pretended(spec, output_dir, num_examples, models=None, **options):
-        loaded.append((spec.number, num_examples, models, options["seeds"], options["cache_dir"]))
-        return Evaluation(spec, None, models or given, None, (0,), {}, tmp_path)
+    def pretended(table, output_dir, num_examples, models=None, **options):
+        loaded.append((table.typed, num_examples, models, options["seeds"], options["cache_dir"]))
+        return Evaluation(table, None, models or given, None, (0,), {}, tmp_path)
 
     given = models
-    monkeypatch.setattr(ablation.table, "prepare", pretended)
-    made = ablation.prepare(tmp_path, seeds=[0], num_stories=5, num_captions=7, cache_dir=False)
+    monkeypatch.setattr(mapper_ablation, "prepare", pretended)
+    made = mapper_ablation.prepare_both(
+        tmp_path, seeds=[0], num_stories=5, num_captions=7, cache_dir=False
+    )
     assert loaded == [
         ("mappers", 5, None, [0], False), ("mappers-captions", 7, models, [0], False),
     ]  # fmt: skip
@@ -149,7 +149,9 @@ def joints(tmp_path_factory):
 
 def test_costs_are_read_from_the_joints_and_timed(joints):
     tiny = tiny_evaluation.backbones(max_caption_tokens=77)
-    rows = ablation.costs(["linear", "gill"], tiny, MAPPER_LABELS, joints_root=joints, rounds=2)
+    rows = mapper_ablation.costs(
+        ["linear", "gill"], tiny, MAPPERS.labels, joints_root=joints, rounds=2
+    )
     assert [row["method"] for row in rows] == ["Linear", "GILLMapper"]
     assert [row["learning_rate"] for row in rows] == [0.01, 0.001]
     for row, name in zip(rows, ("linear", "gill"), strict=True):
@@ -165,13 +167,13 @@ def test_costs_are_read_from_the_joints_and_timed(joints):
 
 def test_costs_name_joints_that_are_missing(joints):
     with pytest.raises(GillError, match="encoder-0"):
-        ablation.costs(["encoder"], None, MAPPER_LABELS, joints_root=joints)
+        mapper_ablation.costs(["encoder"], None, MAPPERS.labels, joints_root=joints)
 
 
 def test_timing_leaves_the_frozen_models_alone():
     tiny = tiny_evaluation.backbones(max_caption_tokens=77)
     before = {name: value.clone() for name, value in tiny.lm.state_dict().items()}
-    seconds = ablation.step_seconds(["linear"], tiny, rounds=1)
+    seconds = mapper_ablation.step_seconds(["linear"], tiny, rounds=1)
     assert set(seconds) == {"linear"} and not tiny.lm.training
     assert all((before[name] == value).all() for name, value in tiny.lm.state_dict().items())
 
@@ -195,29 +197,29 @@ def frame():
 
 
 def test_differences_are_paired_by_story(frame):
-    rows = ablation.differences(frame, TOKENS)
+    rows = mapper_ablation.differences(frame, TOKENS)
     assert [(r["method"], r["context"]) for r in rows] == [
         (TOKENS.labels[m], c.label) for m in ("r1", "k2") for c in TOKENS.contexts
     ]
     wide = frame[frame.context == "captions5"].pivot(index="example", columns="method")
     scores = wide["clip_similarity"]
-    expected = metrics.paired_interval(scores["r1"].to_numpy(), scores["gill"].to_numpy())
+    expected = paired_interval(scores["r1"].to_numpy(), scores["gill"].to_numpy())
     assert (rows[0]["difference"], rows[0]["low"]) == (expected.mean, expected.low)
     assert rows[0]["n"] == 40 and rows[0]["high"] < -0.09
-    alone = metrics.mean_interval(scores["r1"].to_numpy())
+    alone = mean_interval(scores["r1"].to_numpy())
     assert rows[0]["high"] - rows[0]["low"] < 0.2 * (alone.high - alone.low), "pairing tells"
     json.dumps(rows, allow_nan=False)
 
 
 def test_a_story_without_both_scores_is_left_out(frame):
     lost = (frame.example == "0") & (frame.method == "r1") & (frame.context == "captions5")
-    rows = ablation.differences(frame[~lost], TOKENS)
+    rows = mapper_ablation.differences(frame[~lost], TOKENS)
     assert [row["n"] for row in rows[:2]] == [39, 40]
 
 
-def test_the_difference_table_keeps_the_order_of_methods_and_contexts(frame):
-    table = ablation.difference_table(ablation.differences(frame, TOKENS))
-    assert list(table.index) == [TOKENS.labels["r1"], TOKENS.labels["k2"]]
-    assert list(table.columns) == ["5 captions", "5 captions, 4 images"]
-    assert re.fullmatch(r"-0\.\d{3} \[-0\.\d{3}, -0\.\d{3}\]", table.iloc[0, 0])
-    assert ablation.difference_table([]).empty
+def test_the_frame_of_differences_keeps_the_order_of_methods_and_contexts(frame):
+    shown = mapper_ablation.differences_frame(mapper_ablation.differences(frame, TOKENS))
+    assert list(shown.index) == [TOKENS.labels["r1"], TOKENS.labels["k2"]]
+    assert list(shown.columns) == ["5 captions", "5 captions, 4 images"]
+    assert re.fullmatch(r"-0\.\d{3} \[-0\.\d{3}, -0\.\d{3}\]", shown.iloc[0, 0])
+    assert mapper_ablation.differences_frame([]).empty

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from gill_lite.cli import main as cli
-from gill_lite.evaluation.tables import TABLES as EVALUATED
+from gill_lite.evaluation.tables import TABLES, choose
 from gill_lite.experiments import reproduce
 from gill_lite.files import read_json
 from tests.helpers.pretended import parameters, pretend_repository, write_notebook
@@ -14,10 +15,13 @@ from tests.helpers.pretended import parameters, pretend_repository, write_notebo
 WRITE = """import json, pathlib
 name = "{name}" + ("_official" if protocol == "official" else "")
 settings = dict(seeds=seeds, sizes=[{sizes}], run_seed=run_seed, protocol=protocol)
+made = dict(command="c", git_commit="g", lock_sha256="l", weights_manifest_sha256="w",
+            hardware=dict(processor="p", cores=2), wall_seconds=1, peak_memory_mb=1,
+            profile="mini", finished_utc="now")
 rows = [dict(method="m", context="c", metric="x", mean=0.5, low=0.4, high=0.6, n=3, undefined="",
              paper=None, paper_pm=None)]
 result = dict(table=name, title=f"Title of {{name}}", rows=rows, verdicts=[], figures=[],
-              counts=dict(scored=3, eligible=3, skipped={{}}), provenance=settings)
+              counts=dict(scored=3, eligible=3, skipped={{}}), settings=settings, provenance=made)
 path = pathlib.Path(output_dir, "results", name + ".json")
 path.parent.mkdir(exist_ok=True)
 path.write_text(json.dumps(result))"""
@@ -29,7 +33,7 @@ def repository(tmp_path, monkeypatch):
     pretend_repository(tmp_path, monkeypatch)
 
     def write(number: str, source: str | None = None):
-        table = reproduce.TABLES[number]
+        table = TABLES[number]
         source = source or WRITE.format(name=table.name, sizes=", ".join(table.sizes))
         write_notebook(tmp_path, source, parameters(*table.sizes), table.notebook)
 
@@ -37,7 +41,7 @@ def repository(tmp_path, monkeypatch):
 
 
 def given(name: str) -> dict:
-    return read_json(Path("run/results") / f"{name}.json")["provenance"]
+    return read_json(Path("run/results") / f"{name}.json")["settings"]
 
 
 def test_each_table_is_given_its_own_size_and_the_defaults(repository, capsys):
@@ -78,12 +82,11 @@ def test_a_notebook_that_is_not_there_is_named(repository, capsys):
 
 
 def test_all_means_all_and_each_gets_what_it_has(repository):
-    for number in reproduce.TABLES:
-        repository(number)
+    for table in choose(["all"]):
+        repository(table.typed)
     assert cli.main("reproduce --num-captions 5 --protocol official -o run".split()) == 0
-    told = {table.number: table.name + "_official" * table.protocols
-            for table in reproduce.TABLES.values()}  # fmt: skip
-    told = {number: given(name) for number, name in told.items()}
+    told = {table.typed: given(table.name + "_official" * table.protocols)
+            for table in choose(["all"])}  # fmt: skip
     assert told["mappers"]["sizes"] == [300, 5] and told["decide"]["sizes"] == [900]
     assert told["tokens"]["seeds"] == [0] and told["context"]["seeds"] == [0, 1, 2]
     assert {n for n, t in told.items() if t["protocol"] == "official"} == {"1", "2"}
@@ -93,7 +96,7 @@ def test_every_table_has_its_notebook_and_its_parameters():
     """What reproduce gives is what the real notebooks take."""
     import papermill
 
-    for table in reproduce.TABLES.values():
+    for table in choose(["all"]):
         notebook = reproduce.repository_root() / "notebooks" / table.notebook
         known = set(papermill.inspect_notebook(str(notebook)))
         wanted = {"profile", "seeds", "run_seed", "output_dir", "recompute", "joints_dir"}
@@ -101,11 +104,33 @@ def test_every_table_has_its_notebook_and_its_parameters():
         assert wanted <= known, (table.number, wanted - known)
 
 
-def test_what_is_reproduced_is_what_is_evaluated():
-    drawn = [number for table in reproduce.TABLES.values() for number in table.drawn]
-    assert sorted(drawn) == sorted(EVALUATED)
-    for table in reproduce.TABLES.values():
-        for number in table.drawn:
-            assert f"num_{EVALUATED[number].task.examples}" in table.sizes
-        if table.drawn:
-            assert table.name == EVALUATED[table.drawn[0]].name
+def test_retrain_makes_what_the_tables_need_once(monkeypatch, tmp_path, capsys):
+    made = []
+
+    def run(command):
+        made.append(command[command.index("train") + 1 :])
+        folder = Path(command[-1])
+        folder.mkdir(parents=True)
+        (folder / "joints.safetensors").write_bytes(b"")
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(reproduce.subprocess, "run", run)
+    root = reproduce.retrain(choose(["1", "retrieval"]), [0, 1], tmp_path)
+    assert sorted(p.name for p in root.iterdir()) == [
+        "fromage-0", "fromage-1", "gill-0", "gill-1", "gill_lm1-0", "gill_lm2-0"
+    ]  # fmt: skip
+    fromage = next(c for c in made if str(c[-1]).endswith("fromage-0"))
+    assert fromage[:-1] == [
+        "--mapper", "none", "--num-img-tokens", "1", "--seed", "0", "-o"
+    ]  # fmt: skip
+    assert "gill-lite train --mapper none" in capsys.readouterr().out
+    reproduce.retrain(choose(["1", "retrieval"]), [0, 1], tmp_path)
+    assert len(made) == 6  # nothing twice
+
+
+def test_a_failing_training_stops_all(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(reproduce.subprocess, "run", lambda command: SimpleNamespace(returncode=1))
+    monkeypatch.setattr(reproduce, "reproduce", lambda *a: pytest.fail("went on"))
+    status = cli.main(["reproduce", "--tables", "1", "--retrain", "-o", str(tmp_path / "run")])
+    assert status == 2
+    assert "training gill-0 failed" in capsys.readouterr().err

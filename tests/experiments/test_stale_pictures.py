@@ -6,14 +6,15 @@ import pandas as pd
 import pytest
 
 from gill_lite.errors import GillError
-from gill_lite.evaluation.protocol import VIST_CONTEXTS, Context, vist_prompt
-from gill_lite.evaluation.tasks import VIST, of_world
-from gill_lite.experiments import stale_pictures as staleness
+from gill_lite.evaluation.tables import TABLES
+from gill_lite.evaluation.tasks import VIST, VIST_CONTEXTS, captions, of_world, vist_prompt
+from gill_lite.experiments import stale_pictures
 from gill_lite.world.language import story
 from gill_lite.world.scene import ATTRIBUTES, Scene, rng_for
 
 FIVE, FULL = VIST_CONTEXTS["captions5"], VIST_CONTEXTS["captions5_images4"]
-TWO = Context("captions2_images1", 2, 1, "2 captions, 1 image")
+TWO = captions(2, images=1)
+ONE_PICTURE = TABLES["one-picture"]
 FIRST = Scene("ball", "red", "small", "left", "beach", "day")
 BLUE = FIRST.change(color="blue")
 MOVED = BLUE.change(position="right")
@@ -36,12 +37,12 @@ STORY = SimpleNamespace(
     ],
 )
 def test_an_attribute_is_of_the_kind_that_words_and_pictures_make_it(attribute, full, two):
-    assert staleness.kind(STORY, SCENES, attribute, FULL) == full
-    assert staleness.kind(STORY, SCENES, attribute, TWO) == two
+    assert stale_pictures.kind(STORY, SCENES, attribute, FULL) == full
+    assert stale_pictures.kind(STORY, SCENES, attribute, TWO) == two
 
 
 def test_stale_pictures_are_those_shown_that_show_another_value():
-    stale = staleness.stale_pictures
+    stale = stale_pictures.stale_pictures
     assert stale(STORY, SCENES, "color", FULL) == [True, False, False, False]
     assert stale(STORY, SCENES, "position", FULL) == [True] * 4
     assert stale(STORY, SCENES, "position", TWO) == [True]
@@ -50,7 +51,7 @@ def test_stale_pictures_are_those_shown_that_show_another_value():
 
 def test_without_a_picture_nothing_can_be_stale():
     with pytest.raises(GillError, match="'captions5' shows no picture"):
-        staleness.kind(STORY, SCENES, "size", FIVE)
+        stale_pictures.kind(STORY, SCENES, "size", FIVE)
 
 
 @pytest.mark.parametrize("context", [TWO, FULL], ids=lambda context: context.name)
@@ -61,8 +62,8 @@ def test_what_no_word_tells_no_picture_shows_wrong(context):
         scenes = dict(zip(ids, made.scenes, strict=True))
         told = SimpleNamespace(captions=made.captions, photo_ids=ids)
         for name in ATTRIBUTES:
-            if staleness.kind(told, scenes, name, context) == "untold":
-                assert not any(staleness.stale_pictures(told, scenes, name, context))
+            if stale_pictures.kind(told, scenes, name, context) == "untold":
+                assert not any(stale_pictures.stale_pictures(told, scenes, name, context))
 
 
 def scores(without: float, pictured: dict[str, float]) -> pd.DataFrame:
@@ -79,7 +80,7 @@ def scores(without: float, pictured: dict[str, float]) -> pd.DataFrame:
 def test_a_case_is_the_mean_over_seeds_and_its_difference_paired():
     frame = scores(0.0, {"size": 1.0, "position": 0.0})
     frame.loc[frame.index[-1], "right_color"] = 1.0  # one of the two seeds
-    found = staleness.cases([STORY], SCENES, frame, FIVE, FULL).set_index("attribute")
+    found = stale_pictures.cases([STORY], SCENES, frame, FIVE, FULL).set_index("attribute")
     assert found.loc["size", ["kind", "stale", "difference"]].tolist() == ["untold", 0, 1.0]
     assert found.loc["color", ["kind", "stale", "pictured"]].tolist() == ["earlier", 1, 0.5]
     assert found.loc["position", ["kind", "stale", "difference"]].tolist() == ["last", 4, 0.0]
@@ -88,9 +89,9 @@ def test_a_case_is_the_mean_over_seeds_and_its_difference_paired():
 def test_stories_without_scores_are_left_out_and_missing_cells_told():
     other = SimpleNamespace(example_id="t", captions=STORY.captions, photo_ids=STORY.photo_ids)
     frame = scores(1.0, {})
-    assert set(staleness.cases([STORY, other], SCENES, frame, FIVE, FULL)["example"]) == {"s"}
+    assert set(stale_pictures.cases([STORY, other], SCENES, frame, FIVE, FULL)["example"]) == {"s"}
     with pytest.raises(GillError, match="no cell gill/captions2_images1"):
-        staleness.cases([STORY], SCENES, frame, FIVE, TWO)
+        stale_pictures.cases([STORY], SCENES, frame, FIVE, TWO)
 
 
 def test_rows_average_stories_and_pair_their_differences():
@@ -100,7 +101,7 @@ def test_rows_average_stories_and_pair_their_differences():
         columns=["example", "attribute", "kind", "stale", "without", "pictured"],
     )  # fmt: skip
     found["difference"] = found["pictured"] - found["without"]
-    untold, last, size, *_ = staleness.result_rows(found)
+    untold, last, size, *_ = stale_pictures.kind_rows(found)
     assert (untold["attribute"], untold["kind"], untold["cases"]) == ("all", "untold", 3)
     assert untold["share"] == 0.75
     assert untold["mean"] == pytest.approx(0.75), "story a's mean is 0.5, story b's 1"
@@ -108,7 +109,7 @@ def test_rows_average_stories_and_pair_their_differences():
     assert (size["attribute"], size["mean"], size["share"]) == ("size", 1.0, 1.0)
     assert untold["adds"] + last["adds"] == pytest.approx(found["difference"].mean())
     assert (untold["adds"], last["adds"]) == (pytest.approx(0.5), -0.25)
-    shown = staleness.table([untold])
+    shown = stale_pictures.kinds_frame([untold])
     assert shown.index[0] == ("all", "only the pictures tell it")
     assert shown["cases"].iloc[0] == "3 (75%)"
     assert shown["difference"].iloc[0].startswith("0.750 [")
@@ -120,7 +121,7 @@ def test_what_words_tell_is_counted_by_its_stale_pictures():
          ("a", "last", 4, 1.0, 0.0)],
         columns=["example", "kind", "stale", "without", "pictured"],
     )  # fmt: skip
-    none, four = staleness.by_count(found)
+    none, four = stale_pictures.by_count(found)
     assert (none["stale"], none["cases"], none["without"]["mean"]) == (0, 2, 1.0)
     assert (none["pictured"]["mean"], none["pictured"]["n"]) == (0.75, 2)
     assert (four["stale"], four["cases"], four["pictured"]["mean"]) == (4, 1, 0.0)
@@ -131,23 +132,23 @@ def test_what_words_tell_is_counted_by_its_stale_pictures():
 
 def test_one_picture_stands_behind_its_own_caption(tmp_path):
     story = of_world(VIST, tmp_path / "vist", 1).examples[0]
-    captions = list(story.captions)
+    said = list(story.captions)
     pictures = vist_prompt(story, FULL)[1::2]
-    for context in staleness.ONE_PICTURE.contexts:
-        prompt = staleness.ONE_PICTURE.task.prompt(story, context)
-        assert [part for part in prompt if isinstance(part, str)] == captions
-        assert prompt[context.panel - 1] == captions[context.panel - 1]
+    for context in ONE_PICTURE.contexts:
+        prompt = ONE_PICTURE.task.prompt(story, context)
+        assert [part for part in prompt if isinstance(part, str)] == said
+        assert prompt[context.panel - 1] == said[context.panel - 1]
         shown = prompt[context.panel]
         assert shown.tobytes() == pictures[context.panel - 1].tobytes()
-    assert [context.panel for context in staleness.ONE_PICTURE.contexts] == [1, 4]
+    assert [context.panel for context in ONE_PICTURE.contexts] == [1, 4]
 
 
 def test_one_picture_is_compared_with_the_same_seed_and_captions():
     frame = scores(0.0, {"size": 1.0}).assign(clip_similarity=0.2)
     frame.loc[frame["seed"] == 1, "right_size"] = 0.5  # a seed that the experiment does not have
     one, four = (scores(1.0, {})[2:3].assign(context=c.name, clip_similarity=0.6)
-                 for c in staleness.ONE_PICTURE.contexts)  # fmt: skip
-    first, last, full = staleness.one_picture_results(
+                 for c in ONE_PICTURE.contexts)  # fmt: skip
+    first, last, full = stale_pictures.one_picture_results(
         [STORY], SCENES, frame, pd.concat([one, four.assign(right_position=0.0)])
     )
     assert [x["context"] for x in (first, last, full)] == [
@@ -160,8 +161,8 @@ def test_one_picture_is_compared_with_the_same_seed_and_captions():
     assert means[2] == {"untold": 0.5, "steady": 0.0, "earlier": 0.0, "last": 0.0}, (
         "of what no word tells, size and time, seed 0 has the size right"
     )
-    shown = staleness.one_picture_table([first, full])
+    shown = stale_pictures.one_picture_frame([first, full])
     assert shown.loc["CLIP similarity, all stories", "5 captions, image 1 alone"].startswith(
         "0.400"
     )
-    assert list(shown.index)[:4] == list(staleness.KINDS.values())
+    assert list(shown.index)[:4] == list(stale_pictures.KINDS.values())

@@ -16,10 +16,11 @@ from gill_lite.cli import main as cli
 from gill_lite.datasets.images import open_image
 from gill_lite.errors import GillError
 from gill_lite.evaluation import metrics
-from gill_lite.experiments.deciding import choices as choosing
-from gill_lite.experiments.deciding import votes as voting
+from gill_lite.experiments import frechet
+from gill_lite.experiments.deciding import choices, votes
 from gill_lite.model import tokens
 from gill_lite.model.gill import build_gill
+from gill_lite.report.intervals import mean_interval, paired_interval
 from gill_lite.training.data import Examples
 from gill_lite.training.train import make_batch
 from tests.helpers import tiny_backbones, tiny_evaluation
@@ -232,8 +233,8 @@ def test_settings_that_mean_nothing_are_refused(responder, options, sentence):
 
 
 def test_no_examples_are_undefined_over_seeds_too():
-    assert str(metrics.mean_interval(np.empty((0, 3)))) == "undefined (no examples)"
-    assert str(metrics.paired_interval(np.empty((0, 3)), [])) == "undefined (no examples)"
+    assert str(mean_interval(np.empty((0, 3)))) == "undefined (no examples)"
+    assert str(paired_interval(np.empty((0, 3)), [])) == "undefined (no examples)"
 
 
 def answers_of(labels) -> pd.DataFrame:
@@ -243,28 +244,28 @@ def answers_of(labels) -> pd.DataFrame:
 
 def test_macro_f1_of_one_class_is_undefined():
     scenes = ["beach", "beach", "snow", "snow"]
-    alike = choosing.f1_interval(answers_of(["gen"] * 4), scenes, "gen")
+    alike = choices.f1_interval(answers_of(["gen"] * 4), scenes, "gen")
     assert str(alike) == "undefined (all labels are alike)" and alike.n == 4
-    both = choosing.f1_interval(answers_of(["gen", "ret", "ret", "same"]), scenes, "gen")
+    both = choices.f1_interval(answers_of(["gen", "ret", "ret", "same"]), scenes, "gen")
     assert both.mean == pytest.approx((2 * 1 / (1 + 3) + 0) / 2)
 
 
 def test_kappa_of_votes_that_are_all_alike_is_undefined():
-    alike = [voting.voted(["gen", "gen"]) for _ in range(3)]
-    assert voting.pairwise_kappas(alike) == []
+    alike = [votes.voted(["gen", "gen"]) for _ in range(3)]
+    assert votes.pairwise_kappas(alike) == []
     with pytest.raises(GillError, match="kappa is undefined: all votes are one and the same"):
-        voting.agreement(alike)
-    three = [voting.voted(votes) for votes in (["gen", "gen", "ret"], ["gen", "gen", "gen"])]
-    assert voting.pairwise_kappas(three) == pytest.approx([0, 0]), "the first two are left out"
+        votes.agreement(alike)
+    three = [votes.voted(cast) for cast in (["gen", "gen", "ret"], ["gen", "gen", "gen"])]
+    assert votes.pairwise_kappas(three) == pytest.approx([0, 0]), "the first two are left out"
     with pytest.raises(GillError, match="kappa is undefined"):
-        voting.agreement([])
+        votes.agreement([])
 
 
 def test_pictures_of_one_colour_have_their_distances():
     grey, white = torch.full((4, 3, 64, 64), 0.5), torch.ones(4, 3, 64, 64)
-    features = lambda pixels: pixels.mean(dim=(2, 3))  # noqa: E731
-    assert metrics.frechet_distance(features, grey, grey) == pytest.approx(0, abs=1e-9)
-    assert metrics.frechet_distance(features, white, grey) == pytest.approx(3 * 0.25)
+    one, other = (pixels.mean(dim=(2, 3)) for pixels in (grey, white))
+    assert frechet.distance(one, one) == pytest.approx(0, abs=1e-9)
+    assert frechet.distance(other, one) == pytest.approx(3 * 0.25)
     import lpips
 
     module = lpips.LPIPS(pretrained=False, pnet_rand=True, net="squeeze", verbose=False).eval()

@@ -169,22 +169,22 @@ def training(folder: Path):
 
 def evaluation(folder: Path):
     """Table 1 with tiny models: four stories in five cells, two a batch, and its results."""
-    from gill_lite.evaluation import evaluate as table
     from gill_lite.evaluation.cache import SampleCache
+    from gill_lite.evaluation.evaluate import save
     from gill_lite.evaluation.run import run_resumable, work_items
-    from gill_lite.evaluation.tables import TABLE1
+    from gill_lite.evaluation.tables import TABLES
     from gill_lite.evaluation.tasks import VIST
     from tests.helpers import tiny_evaluation as tiny
 
     scorer = tiny.scorer(VIST, folder / "world", 4)
-    cells = TABLE1.elsewhere().cells([0])
+    cells = TABLES["1"].elsewhere().cells([0])
     items = work_items([e.example_id for e in scorer.dataset.examples], cells)
 
     def work(out):
         scorer.cache = SampleCache(out / "cache")
         score = lambda batch: (sign(out), scorer(batch))[1]  # noqa: E731
         run = run_resumable(items, score, out / "run", {"toy": True}, 2, progress=False)
-        table.save(out, run, {"table": "toy", "scored": run.scored})
+        save(out, run, {"table": "toy", "scored": run.scored})
 
     names = ("run/rows.jsonl", "run/config.json", "results/toy.json", "results/toy_scores.csv")
     return work, results_of(*names, own="run")

@@ -6,8 +6,8 @@ import torch
 
 from gill_lite.answering.respond import Responder
 from gill_lite.evaluation.drawers import GillDrawer, StableDiffusion
-from gill_lite.evaluation.judge import Judge
 from gill_lite.evaluation.scorer import Scorer
+from gill_lite.evaluation.tables import Table
 from gill_lite.evaluation.tasks import of_world
 from gill_lite.model.checkpoint import save_joints
 from gill_lite.model.gill import build_gill
@@ -43,15 +43,20 @@ def models(seeds=(0,), **changes) -> dict:
     return drawers
 
 
-def scorer(task, folder, count=4, examples=None, drawers=None, **options) -> Scorer:
+def table_of(task, **changes) -> Table:
+    """A table of all contexts of a task, with what tiny backbones can measure."""
+    return Table("x", "x", task, "x", tuple(task.contexts.values()),
+                 metrics=("clip_similarity", "lpips"), **changes)  # fmt: skip
+
+
+def scorer(task, folder, count=4, examples=None, drawers=None, table=None, **options) -> Scorer:
     """A scorer of the mini world's first examples; `examples` changes the list."""
     dataset = of_world(task, folder, count)._replace(scenes={})
     if examples is not None:
         dataset = dataset._replace(examples=examples(dataset.examples))
-    drawers = drawers or models()
-    judge = Judge(drawers["sd", 0].responder.backbones, ("clip_similarity", "lpips"))
-    judge.perceptual = Squares()
-    return Scorer(dataset, drawers, judge, **options)
+    made = Scorer(dataset, drawers or models(), table or table_of(task), **options)
+    made.judge.perceptual = Squares()
+    return made
 
 
 def sharing_their_picture(stories: list) -> list:

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from gill_lite.errors import GillError
-from gill_lite.evaluation.metrics import Interval
 from gill_lite.report import claims as cl
+from gill_lite.report.intervals import Interval
 from gill_lite.report.numbers import paper_results
 
 ABOVE = "clip_similarity: gill/captions5 - sd/captions5 > 0"
@@ -158,7 +158,7 @@ def test_verdict_rows_survive_json_and_become_a_table():
     rows = json.loads(json.dumps(cl.verdict_rows([claim(ABOVE)], scores(0.1, 0.05))))
     assert rows[0]["verdict"] == cl.REPRODUCED and rows[0]["statistic"] == ABOVE
     assert rows[0]["low"] < rows[0]["difference"] < rows[0]["high"] and rows[0]["n"] == 80
-    assert cl.verdict_table(rows)["our difference"][0].startswith("0.100 [0.0")
-    assert cl.verdict_table([]).empty
+    assert cl.verdicts_frame(rows)["our difference"][0].startswith("0.100 [0.0")
+    assert cl.verdicts_frame([]).empty
     empty = cl.verdict_rows([claim(ABOVE)], scores(0.1, 0.05)[:0])
     assert empty[0]["verdict"] == cl.NOT_RUN

@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -11,10 +13,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from gill_lite.course import lab
-from gill_lite.evaluation.metrics import Interval, attribute_accuracy
+from gill_lite.evaluation.metrics import attribute_accuracy
 from gill_lite.files import DATA
-from gill_lite.report import claims, summary
-from gill_lite.report import page as report
+from gill_lite.report import claims, page, summary
+from gill_lite.report.intervals import Interval
 from gill_lite.world.scene import ATTRIBUTES, rng_for, sample_scene
 
 COMMITTED = DATA.parent / "results"
@@ -56,8 +58,8 @@ def decide() -> dict:
     control = {"id": "control-coin", "statement": "Better than a coin", "verdict": "not reproduced",
                "difference": -0.01, "low": -0.02, "high": -0.005, "n": 3, "undefined": "",
                "source": "control", "statistic": "macro F1: linear - coin > 0"}  # fmt: skip
-    return {"table": "decide", "title": "Decide", "rows": [ROW], "controls": [control],
-            "verdicts": [verdict_row("decide-f1", 0.2)]}  # fmt: skip
+    return vist(table="decide", title="Decide", topic="decide", controls=[control],
+                verdicts=[verdict_row("decide-f1", 0.2)])  # fmt: skip
 
 
 def saved(folder: Path, **results) -> Path:
@@ -68,8 +70,12 @@ def saved(folder: Path, **results) -> Path:
     return folder / "results"
 
 
+def complete(**results) -> dict:
+    return {name: summary.complete(result) for name, result in results.items()}
+
+
 def page_of(results: dict, folder: Path, problems=(), **options) -> str:
-    path = report.write(folder, results, {"profile": "mini"}, list(problems), **options)
+    path = page.write(folder, complete(**results), list(problems), {"profile": "mini"}, **options)
     assert path == folder / "report.html"
     return path.read_text(encoding="utf-8")
 
@@ -78,82 +84,84 @@ def page_of(results: dict, folder: Path, problems=(), **options) -> str:
 
 
 def test_results_come_in_the_order_of_the_claims(tmp_path):
-    folder = saved(
-        tmp_path, aa=decide(), table1_vist=vist(), zz={"table": "zz"}, search={"trials": []}
-    )
+    other = vist(table="zz", topic="zz", verdicts=[])
+    folder = saved(tmp_path, aa=decide(), table1_vist=vist(), zz=other, search={"trials": []})
     (folder / "table1_vist_scores.csv").write_text("example\n")
-    assert list(report.read_results(folder)) == ["table1_vist", "aa", "zz"]
+    assert list(summary.read_results(folder)[0]) == ["table1_vist", "aa", "zz"]
 
 
 def test_a_table_without_a_topic_is_known_by_its_claims():
     old = vist()
     del old["topic"]
-    assert summary.topic_of(old) == "vist"
-    assert summary.topic_of({"table": "context_official"}) == "context"
+    assert summary.complete(old)["topic"] == "vist"
+    official = vist(table="context_official", verdicts=[], topic="")
+    assert summary.complete(official)["topic"] == "context"
 
 
 def test_the_committed_results_make_a_report(tmp_path):
-    results = report.read_results(COMMITTED)
+    results, problems = summary.read_results(COMMITTED)
+    assert problems == []
     assert {"table1_vist", "table2_visdial", "decide"} <= set(results)
-    page = page_of(results, tmp_path, source=DATA.parent)
+    html = page_of(results, tmp_path, source=DATA.parent)
     for result in results.values():
-        assert f">{result['title']}" in page
-        assert result["provenance"]["command"] in page
+        assert f">{result['title']}" in html
+        assert result["provenance"]["command"] in html
     shown = results["table1_vist"]["figures"] + results["table2_visdial"]["figures"]
     assert len(shown) == 4, "they come from the committed notebooks"
     for name in shown:
-        assert f'{Path(name).stem.replace("_", " ")}" src="data:image/png;base64,' in page
-    assert not re.search(r"(src|href)=\"(?!data:|#)", page), "one self-contained page"
+        assert f'{Path(name).stem.replace("_", " ")}" src="data:image/png;base64,' in html
+    assert not re.search(r"(src|href)=\"(?!data:|#)", html), "one self-contained page"
 
 
 def test_a_broken_results_file_is_told_on_top(tmp_path):
     folder = saved(tmp_path, table1_vist=vist())
     (folder / "context.json").write_text("{")
-    results = report.read_results(folder)
-    assert list(results) == ["table1_vist", "context"]
-    page = page_of(results, tmp_path)
-    assert '<p class="failed">results file' in page and "broken JSON at line 1" in page
+    results, problems = summary.read_results(folder)
+    assert list(results) == ["table1_vist"]
+    html = page_of(results, tmp_path, problems)
+    assert '<p class="failed">results file' in html and "broken JSON at line 1" in html
 
 
-@pytest.mark.parametrize("key", [*vist(), "rows of rows", "counts of verdicts"])
-def test_whatever_a_file_lacks_the_report_is_written(key, tmp_path):
-    result = vist()
-    if key == "rows of rows":
-        result["rows"] = [{"method": "GILL", "context": "c", "metric": "m"}, {"mean": 0.5}]
-    elif key == "counts of verdicts":
-        result["verdicts"] = [{"id": "vist-five-captions", "difference": 0.3}]
-    elif key != "table":
-        del result[key]
-    page = page_of({"t": result}, tmp_path)
-    text = report.as_text(result)
-    assert f"of {len(claims.read_claims())} claims reproduced" in page
-    assert ("0.500 [0.400, 0.600]" in text) == (key not in ("rows", "rows of rows"))
+@pytest.mark.parametrize("key", summary.KEYS[1:])
+def test_a_results_file_that_lacks_something_is_told_on_top(key, tmp_path):
+    broken = vist()
+    del broken[key]
+    folder = saved(tmp_path, decide=decide(), table1_vist=broken)
+    results, (problem,) = summary.read_results(folder)
+    assert problem.endswith(f"table1_vist.json lacks {key}; make its table anew")
+    assert list(results) == ["decide"] and problem in page_of(results, tmp_path, [problem])
+
+
+def test_the_page_brings_no_torch():
+    code = "import sys, gill_lite.report.page; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "False"
 
 
 # ---- claims ------------------------------------------------------------------------------
 
 
 def test_the_count_stands_first_and_verdicts_are_computed(tmp_path):
-    page = page_of({"table1_vist": vist()}, tmp_path)
+    html = page_of({"table1_vist": vist()}, tmp_path)
     total = len(claims.read_claims())
     told = f"<b>1</b> of {total} claims reproduced; 1 same direction, within noise; {total - 2} not"
-    assert told in page
-    assert page.index(told) < page.index("All claims") < page.index("Where these numbers come from")
-    overview = page[page.index("All claims") : page.index("<h2 id=")]
+    assert told in html
+    assert html.index(told) < html.index("All claims") < html.index("Where these numbers come from")
+    overview = html[html.index("All claims") : html.index("<h2 id=")]
     assert "as stored" not in overview and overview.count(">–</span> not run") == total - 2
     assert "clip_similarity: gill/captions5 - sd/captions5 &gt; 0" in overview
     assert "0.300 [0.200, 0.400]" in overview and "Koh et al. 2023" in overview
 
 
 def test_controls_stand_below_their_claim_and_are_not_counted(tmp_path):
-    rows = report.claim_rows({"decide": decide()})
+    rows = summary.claim_rows(complete(decide=decide()))
     assert claims.count_text(rows).startswith("1 of ")
-    shown = summary.claims_table(rows)
+    shown = summary.claims_frame(rows)
     place = shown.index[shown["table"] == "decide"]
     assert list(shown.loc[place, "verdict"]) == ["reproduced", "not reproduced"]
     assert shown.loc[place[1], "the paper says"] == "(control) Better than a coin"
-    page = page_of({"decide": decide()}, tmp_path)
-    assert page.count("our control: Better than a coin") == 2, "in the overview and at its table"
+    html = page_of({"decide": decide()}, tmp_path)
+    assert html.count("our control: Better than a coin") == 2, "in the overview and at its table"
 
 
 def test_the_corrected_protocol_counts_where_both_were_run():
@@ -161,21 +169,22 @@ def test_the_corrected_protocol_counts_where_both_were_run():
     official["verdicts"] = [verdict_row("vist-five-captions", -0.3)]
     for order in (("a", "b"), ("b", "a")):
         both = {"a": vist(), "b": official}
-        rows = {row["id"]: row for row in report.claim_rows({name: both[name] for name in order})}
+        ordered = complete(**{name: both[name] for name in order})
+        rows = {row["id"]: row for row in summary.claim_rows(ordered)}
         assert rows["vist-five-captions"]["difference"] == 0.3
-    alone = {row["id"]: row["verdict"] for row in report.claim_rows({"b": official})}
+    alone = {row["id"]: row["verdict"] for row in summary.claim_rows(complete(b=official))}
     assert alone["vist-five-captions"] == claims.NOT_REPRODUCED
     assert alone["vist-images-help"] == claims.NOT_RUN
 
 
 def test_a_claim_not_run_in_one_file_does_not_hide_another(tmp_path):
     second = vist(table="other", verdicts=[verdict_row("vist-five-captions", None)])
-    rows = {row["id"]: row for row in report.claim_rows({"a": vist(), "b": second})}
+    rows = {row["id"]: row for row in summary.claim_rows(complete(a=vist(), b=second))}
     assert rows["vist-five-captions"]["verdict"] == claims.REPRODUCED
 
 
 def test_the_tally_has_a_row_a_table_and_a_column_a_verdict():
-    tally = summary.tally(report.claim_rows({"a": vist(), "d": decide()}))
+    tally = summary.tally(summary.claim_rows(complete(a=vist(), d=decide())))
     assert list(tally.columns) == [
         "reproduced",
         "same direction, within noise",
@@ -206,29 +215,39 @@ def test_figures_are_taken_from_files_then_from_the_notebook(tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "table1_vist_context.png").write_bytes(b"\x89PNG two")
     names = [f"figures/table1_vist_{name}.png" for name in ("context", "grid", "lost")]
-    page = page_of({"table1_vist": vist(figures=names)}, tmp_path)
+    html = page_of({"table1_vist": vist(figures=names)}, tmp_path)
     two = base64.b64encode(b"\x89PNG two").decode()
-    assert f'context" src="data:image/png;base64,{two}"' in page
-    assert f'grid" src="data:image/png;base64,{PNG}"' in page
-    assert "Table 1 &lt;VIST&gt;: table1 vist lost: this figure is not at hand." in page
+    assert f'context" src="data:image/png;base64,{two}"' in html
+    assert f'grid" src="data:image/png;base64,{PNG}"' in html
+    assert "Table 1 &lt;VIST&gt;: table1 vist lost: this figure is not at hand." in html
 
 
 def test_a_notebook_is_known_by_the_results_it_reads_before_its_name(tmp_path):
     notebook_of(tmp_path, "12_other_name")
     decoy = new_notebook(cells=[new_markdown_cell("**What did not come out: decoy.**")])
     nbformat.write(decoy, tmp_path / "notebooks" / "03_learn_table1_vist.ipynb")
-    page = page_of({"t": vist(), "o": vist(table="table1_vist_official")}, tmp_path)
-    assert page.count("<p>Second.</p>") == 2 and "decoy" not in page
-    page = page_of({"t": vist(table="learn_table1_vist")}, tmp_path)
-    assert "decoy" in page
+    html = page_of({"t": vist(), "o": vist(table="table1_vist_official")}, tmp_path)
+    assert html.count("<p>Second.</p>") == 2 and "decoy" not in html
+    html = page_of({"t": vist(table="learn_table1_vist")}, tmp_path)
+    assert "decoy" in html
+
+
+def test_a_chapter_that_shows_results_does_not_stand_in_for_their_notebook(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    for name in ("16_decide", "06_decide"):
+        cells = [new_code_cell('read("decide.json")'), new_markdown_cell(page.DISCUSSION + name)]
+        nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / f"{name}.ipynb")
+    assert "come out16_decide" in page_of({"decide": decide()}, tmp_path)
+    (tmp_path / "notebooks" / "16_decide.ipynb").unlink()
+    assert "come out06_decide" in page_of({"decide": decide()}, tmp_path)
 
 
 def test_the_notebooks_discussion_stands_at_its_table(tmp_path):
     notebook_of(tmp_path)
-    page = page_of({"table1_vist": vist(), "decide": decide()}, tmp_path)
-    assert "<b>What did not come out, and why.</b> <code>a &lt; b</code>\nis <i>so</i>.</p>" in page
-    assert page.count("<p>Second.</p>") == 1
-    assert page.index("<p>Second.</p>") < page.index('<h2 id="decide">')
+    html = page_of({"table1_vist": vist(), "decide": decide()}, tmp_path)
+    assert "<b>What did not come out, and why.</b> <code>a &lt; b</code>\nis <i>so</i>.</p>" in html
+    assert html.count("<p>Second.</p>") == 1
+    assert html.index("<p>Second.</p>") < html.index('<h2 id="decide">')
 
 
 def test_the_spread_over_language_models_stands_beside_that_over_joints(tmp_path):
@@ -237,8 +256,8 @@ def test_the_spread_over_language_models_stands_beside_that_over_joints(tmp_path
                "lms": {"gill": 0.51, "gill_lm1": 0.31}}]  # fmt: skip
     by_lm = [{"lm": lm, **verdict_row("vist-five-captions", 0.3), "verdict": verdict}
              for lm, verdict in (("0", "reproduced"), ("1", "not reproduced"))]  # fmt: skip
-    page = page_of({"t": vist(spread=spread, verdicts_by_lm=by_lm)}, tmp_path)
-    part = page[page.index("How much hangs on the one language model") :]
+    html = page_of({"t": vist(spread=spread, verdicts_by_lm=by_lm)}, tmp_path)
+    part = html[html.index("How much hangs on the one language model") :]
     for text in ("LM 0", "LM 1", "0.510", "0.310", "sd over LMs", "0.141", "0.014"):
         assert text in part
     assert "How much hangs" not in page_of({"t": vist()}, tmp_path)
@@ -246,57 +265,58 @@ def test_the_spread_over_language_models_stands_beside_that_over_joints(tmp_path
 
 def test_every_number_has_its_command_and_its_hashes(tmp_path):
     results = {"table1_vist": vist()}
-    made = summary.made_table(results).loc["table1_vist"]
+    made = summary.made_frame(results).loc["table1_vist"]
     assert made["command"] == "gill-lite reproduce --tables 1" and made["seeds"] == "0, 1"
     assert (made["scored"], made["eligible"], made["skipped"]) == (8, 9, 1)
     assert (made["minutes"], made["memory (GB)"]) == ("1.5", "2.0")
-    hashes = summary.hashes_table(results).loc["table1_vist"]
+    hashes = summary.hashes_frame(results).loc["table1_vist"]
     assert list(hashes[1:]) == ["a" * 10, "b" * 10, "c" * 10, "d" * 10]
-    joints = summary.joints_table(results)
+    joints = summary.joints_frame(results)
     assert joints.loc["gill-0", "command"] == "gill-lite train --seed 0"
     assert joints.loc["mine-1", "command"] == "–"
-    page = page_of(results, tmp_path)
-    assert "8 of 9 eligible examples scored; skipped: missing image: 1." in page
-    assert "gill-lite train --seed 0" in page and "Some &lt;CPU&gt;" in page
-    assert "d" * 64 in page, "the whole hash among everything recorded"
+    html = page_of(results, tmp_path)
+    assert "8 of 9 eligible examples scored; skipped: missing image: 1." in html
+    assert "gill-lite train --seed 0" in html and "Some &lt;CPU&gt;" in html
+    assert "d" * 64 in html, "the whole hash among everything recorded"
 
 
 def test_a_table_of_two_datasets_has_both_hashes():
     inputs = PROVENANCE["inputs"]
     parts = {"stories": inputs, "captions": {"data": {"sha256": "7" * 64}, "joints": {}}}
     results = {"a": vist(provenance={**PROVENANCE, "inputs": parts})}
-    assert summary.hashes_table(results).loc["a", "data"] == f"{'d' * 10}, {'7' * 10}"
-    assert list(summary.joints_table(results).index) == ["gill-0", "mine-1"]
+    assert summary.hashes_frame(results).loc["a", "data"] == f"{'d' * 10}, {'7' * 10}"
+    assert list(summary.joints_frame(results).index) == ["gill-0", "mine-1"]
 
 
 def test_tables_made_differently_are_told():
     changed = {**PROVENANCE, "git_commit": "9" * 40 + "+changes"}
     results = {"a": vist(), "b": vist(provenance=changed)}
     assert summary.unlike(results) == "2 git commits"
-    assert summary.unlike({"a": vist(), "b": vist(provenance={})}) == ""
-    assert summary.hashes_table(results).loc["b", "git commit"] == "9" * 10 + "+changes"
+    assert summary.unlike({"a": vist(), "b": vist()}) == ""
+    assert summary.hashes_frame(results).loc["b", "git commit"] == "9" * 10 + "+changes"
 
 
 def test_a_run_is_summed_up_from_its_tables():
-    results = {"a": vist(), "b": vist(provenance={**PROVENANCE, "peak_memory_mb": 3000.0}),
-               "c": vist(provenance={})}  # fmt: skip
-    assert summary.run_of(results) == {
-        "profile": "mini", "tables": 3, "wall_seconds": 180.0, "peak_memory_mb": 3000.0
+    one, other = ({**PROVENANCE, "peak_memory_mb": peak} for peak in (None, 3000.0))
+    assert summary.run_of({"a": vist(provenance=one), "b": vist(provenance=other)}) == {
+        "profile": "mini", "tables": 2, "wall_seconds": 180.0, "peak_memory_mb": 3000.0
     }  # fmt: skip
     assert summary.run_of({})["profile"] == "unknown"
+    made = summary.made_frame({"a": vist(provenance=one)})
+    assert made.loc["a", "memory (GB)"] == "–", "as on Windows"
 
 
 def test_problems_and_an_empty_run_are_told(tmp_path):
-    page = page_of({}, tmp_path, ["10_x.ipynb failed in cell [3] with <Error>"])
-    assert '<p class="failed">10_x.ipynb failed in cell [3] with &lt;Error&gt;</p>' in page
-    assert f"<b>0</b> of {len(claims.read_claims())} claims reproduced" in page
+    html = page_of({}, tmp_path, ["10_x.ipynb failed in cell [3] with <Error>"])
+    assert '<p class="failed">10_x.ipynb failed in cell [3] with &lt;Error&gt;</p>' in html
+    assert f"<b>0</b> of {len(claims.read_claims())} claims reproduced" in html
 
 
 def test_the_terminal_shows_table_verdicts_controls_and_counts():
-    text = report.as_text(vist())
+    text = summary.as_text(vist())
     assert text.startswith("Table 1 <VIST>\n\n") and "0.612 ± 0.0011" in text
     assert "8 of 9 eligible examples scored; skipped: missing image: 1." in text
-    assert "Better than a coin" in report.as_text(decide())
+    assert "Better than a coin" in summary.as_text(decide())
 
 
 # ---- the exercises' checkers -------------------------------------------------------------
@@ -355,12 +375,3 @@ def test_wrong_accuracies_are_told(wrong):
     cases = picture_cases()
     assert lab.check(attribute_accuracy, attribute_accuracy, cases).startswith("passed")
     assert "should" in lab.check(wrong, attribute_accuracy, cases)
-
-
-def test_a_chapter_that_shows_results_does_not_stand_in_for_their_notebook():
-    def naming(file):
-        return new_notebook(cells=[new_code_cell(f'read("{file}.json")')])
-
-    there = {"06_decide": naming("decide"), "16_decide": naming("decide")}
-    assert report._notebook_of("decide", there) is there["16_decide"]
-    assert report._notebook_of("decide", {"06_decide": there["06_decide"]}) is there["06_decide"]

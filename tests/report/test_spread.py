@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from gill_lite.evaluation.protocol import VIST_CONTEXTS
-from gill_lite.evaluation.tables import TABLE1, TABLES
+from gill_lite.evaluation.tables import TABLES
+from gill_lite.evaluation.tasks import VIST_CONTEXTS
 from gill_lite.report import claims, spread
 from gill_lite.training import recipes
 
@@ -31,7 +31,7 @@ def test_deviations_over_joints_and_over_language_models():
     assert row["joints_sd"] == pytest.approx(0.02)
     assert row["lms"] == pytest.approx({"gill": 0.72, "gill_lm1": 0.8, "gill_lm2": 0.4})
     assert row["lms_sd"] == pytest.approx(0.212, abs=1e-3)
-    shown = spread.table([row])
+    shown = spread.means_frame([row])
     assert list(shown.columns) == ["LM 0", "LM 1", "LM 2", "sd over LMs", "sd over joints of LM 0"]
     assert shown.iloc[0, 0] == "0.720"
 
@@ -39,9 +39,9 @@ def test_deviations_over_joints_and_over_language_models():
 def test_one_seed_has_no_deviation_and_one_language_model_no_rows():
     alone = {cell: level for cell, level in LEVELS.items() if cell[1] == 0}
     (row,) = spread.rows(frame(alone), [FIVE])
-    assert row["joints_sd"] is None and "one seed" in spread.table([row]).to_string()
+    assert row["joints_sd"] is None and "one seed" in spread.means_frame([row]).to_string()
     assert spread.rows(frame({("sd", 0): 0.5, ("gill", 0): 0.7}), [FIVE]) == []
-    assert spread.table([]).empty and spread.verdict_table([]).empty
+    assert spread.means_frame([]).empty and spread.verdicts_frame([]).empty
 
 
 def test_a_claim_is_judged_on_each_language_model_with_its_first_joints():
@@ -52,16 +52,16 @@ def test_a_claim_is_judged_on_each_language_model_with_its_first_joints():
     ]  # fmt: skip
     differences = [row["difference"] for row in told]
     assert differences == pytest.approx([0.2, 0.3, -0.1])
-    table = spread.verdict_table(told)
+    table = spread.verdicts_frame(told)
     assert table.loc[judged[0].statement, "LM 2"] == claims.NOT_REPRODUCED
 
 
 def test_tables_1_and_2_have_every_language_model_that_ships():
     shipped = {name for name, recipe in recipes.RECIPES.items() if recipe.lm}
-    assert shipped and shipped < set(TABLE1.learned) and shipped < set(TABLES["2"].learned)
-    cells = TABLE1.cells([1, 2])
+    assert shipped and shipped < set(TABLES["1"].learned) and shipped < set(TABLES["2"].learned)
+    cells = TABLES["1"].cells([1, 2])
     assert ("gill_lm1", "captions5", 0) in cells and ("gill", "captions5", 0) not in cells
-    elsewhere = TABLE1.elsewhere()
+    elsewhere = TABLES["1"].elsewhere()
     assert elsewhere.learned == ("gill",) and elsewhere.baselines == ("sd",)
 
 

@@ -1,6 +1,6 @@
 """Learning to choose between a retrieved and a generated picture, and what the choice is worth.
 
-Input is the table of pairs of `deciding.compute` with the raters' labels (`voting.with_votes`).
+Input is the frame of pairs of `pairs.compute` with the raters' labels (`votes.with_votes`).
 A prompt's scene is in one part only, train, validation or test, and the intervals resample
 scenes, since prompts of one scene are alike (112 novel scenes make 450 prompts).
 """
@@ -13,14 +13,13 @@ import pandas as pd
 
 from gill_lite.answering.decision import CLASSES, DECISION, LinearDecision
 from gill_lite.errors import GillError
-from gill_lite.evaluation.metrics import CONFIDENCE, RESAMPLES, Interval
 from gill_lite.experiments.deciding.votes import macro_f1
 from gill_lite.model.checkpoint import joints_folder
+from gill_lite.report.intervals import CONFIDENCE, RESAMPLES, Interval
 
 PARTS = ("train", "validation", "test")
 FOLDS = {"test": (0, 1), "validation": (2,), "train": (3, 4, 5)}  # a third for the test, as there
 REGULARISATIONS = tuple(10.0**p for p in range(-4, 3))
-CONSTANTS = ("gen", "ret")
 METHODS = {
     "gen": "always generate",
     "ret": "always retrieve",
@@ -86,7 +85,7 @@ def fit_threshold(scores, labels, parts) -> float:
 
 
 def choose(frame: pd.DataFrame, parts: dict[str, str], features: dict[int, np.ndarray]):
-    """The table with `part` and a column of answers for each of METHODS; and what was fitted.
+    """The frame with `part` and a column of answers for each of METHODS; and what was fitted.
 
     frame: one row a (question, seed), in the order of the questions within a seed. features:
     by seed, (questions, D).
@@ -115,7 +114,7 @@ def save_decisions(frame: pd.DataFrame, features: dict[int, np.ndarray], folder:
 
 
 def with_references(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with the answers that need no fitting: constants, coin and oracle.
+    """The frame with the answers that need no fitting: constants, coin and oracle.
 
     The coin's column holds its chance of "ret": their share among the confident labels of train
     and validation. The oracle generates where both pictures are equally right.
@@ -223,7 +222,7 @@ def _of_labelled(frame, counts, scenes, statistic) -> Interval:
 
 
 def people_interval(prompts) -> Interval:
-    """`decision.human_macro_f1` of real prompts, with an interval over prompts."""
+    """`votes.human_macro_f1` of real prompts, with an interval over prompts."""
     number = max(len(prompt.votes) for prompt in prompts)
     known = [p for p in prompts if p.label in CLASSES]
     counts = [

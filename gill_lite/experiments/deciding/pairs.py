@@ -1,18 +1,13 @@
-"""Retrieve or generate, in the mini world (paper §3.3): one prompt, two pictures, one choice.
+"""Both answers to every prompt, a picture of the gallery and a generated one, and their scores.
 
-Half of the prompts describe scenes that training has seen, half scenes it has not. Each is
-answered twice: by the best picture of a gallery of seen scenes, and by a generated one. How many
-of the prompt's six attributes a picture has is known for the first and read by probes for the
-second. `voting` has raters judge the pairs, `choosing` learns from their labels, `reasons` asks
-why it comes out as it does.
+How many of the prompt's six attributes a picture has is known for the first and read by probes for
+the second.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from gill_lite import provenance
@@ -20,67 +15,21 @@ from gill_lite.answering.drawing import example_seed
 from gill_lite.answering.gallery import DRAWN
 from gill_lite.answering.respond import Responder, load_responder
 from gill_lite.errors import GillError
-from gill_lite.evaluation import metrics
 from gill_lite.evaluation.cache import SampleCache, default_cache
 from gill_lite.evaluation.drawers import GillDrawer
+from gill_lite.evaluation.metrics import attribute_accuracy
 from gill_lite.evaluation.run import RunResult, WorkItem, run_resumable, work_items
-from gill_lite.experiments.deciding import choices as choosing
-from gill_lite.experiments.deciding import votes as voting
-from gill_lite.files import write_json, write_text
+from gill_lite.experiments.deciding.questions import (
+    SPLITS,
+    TABLE,
+    Question,
+    gallery_scenes,
+    matches,
+)
 from gill_lite.model.checkpoint import WEIGHTS, joints_folder
 from gill_lite.profiles import get_profile
-from gill_lite.report import claims
-from gill_lite.world import language
 from gill_lite.world.probes import load_probes
-from gill_lite.world.scene import ATTRIBUTES, Scene, rng_for, sample_scene
-
-NAME = "decide"  # of the results file
-TITLE = "Deciding: retrieve a picture, or generate one?"
-SPLITS = ("seen", "novel")
-NUM_PROMPTS = 900  # as many as the paper has confident labels of, about
-BATCH = 32  # pictures drawn together
-LEADS = {"constants": ("gen", "ret"), "coin": ("coin",)}  # what the decision is held against
-F1, ACCURACY = "macro F1 ↑", "attribute accuracy ↑"
-KEPT = ["example", "method", "context", "seed", "part", "retrieved", "generated", "retrieved_id",
-        "retrieved_score", *(f"right_{name}" for name in ATTRIBUTES), "votes", "label",
-        "threshold", "linear"]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt that names all six attributes of a scene."""
-
-    example_id: str
-    text: str
-    scene: Scene
-    split: str  # "seen" or "novel"
-
-
-def questions(count: int = NUM_PROMPTS) -> list[Question]:
-    """`count` prompts, half of seen and half of novel scenes, the same in every run.
-
-    Raises GillError for an odd count or one below 2.
-    """
-    if count < 2 or count % 2:
-        raise GillError(f"the number of prompts must be even and at least 2, not {count}")
-    made = []
-    for split in SPLITS:
-        for number in range(count // 2):
-            rng = rng_for("decide", split, number)
-            scene = sample_scene(rng, split)
-            text = language.sentence(scene.as_dict(), rng)
-            made.append(Question(f"{split}-{number}", text, scene, split))
-    return made
-
-
-def gallery_scenes() -> list[Scene]:
-    """What the pictures of `Responder.gallery` show, in their order; all are seen scenes."""
-    return [sample_scene(rng_for("gallery", number)) for number in range(DRAWN)]
-
-
-def matches(asked: Scene, shown: Scene) -> int:
-    """How many of the six attributes two scenes share."""
-    return sum(a == b for a, b in zip(asked.labels(), shown.labels(), strict=True))
+from gill_lite.world.scene import ATTRIBUTES
 
 
 def load_responders(
@@ -131,7 +80,7 @@ class PairScorer:
         """A row an item: matching attributes of both pictures, out of six, and which."""
         asked = [self.asked[item.example_id] for item in items]
         with torch.no_grad():
-            right = metrics.attribute_accuracy(self.probes(pictures), [q.scene for q in asked])
+            right = attribute_accuracy(self.probes(pictures), [q.scene for q in asked])
         rows = []
         for place, question in enumerate(asked):
             found = int(hits.indices[place, 0])
@@ -173,7 +122,7 @@ def compute(
     profile = next(iter(responders.values())).profile
     manifest = provenance.repository_root() / "data" / profile.name / "manifest.json"
     config = {
-        "table": NAME,
+        "table": TABLE.name,
         "run_seed": run_seed,
         "attributes": list(ATTRIBUTES),
         "gallery": DRAWN,
@@ -186,10 +135,8 @@ def compute(
     }
     cache = None if cache_dir is False else SampleCache(cache_dir or default_cache())
     scorer = PairScorer(responders, asked, run_seed, cache)
-    return run_resumable(
-        items_of(asked, list(responders)), scorer, Path(output_dir) / NAME, config, BATCH,
-        progress=progress, description=NAME,
-    )  # fmt: skip
+    items, folder = items_of(asked, list(responders)), Path(output_dir) / TABLE.name
+    return run_resumable(items, scorer, folder, config, progress=progress, description=TABLE.name)
 
 
 @torch.no_grad()
@@ -201,105 +148,3 @@ def first_img_states(responder: Responder, asked: list[Question], batch: int = 5
         states = responder.prompts.img_states(texts)  # (B, R, D)
         parts.append(states[:, 0].float().cpu().numpy())
     return np.concatenate(parts)
-
-
-# ---- from pairs to a results file --------------------------------------------------------
-
-
-def held_out(frame: pd.DataFrame, asked: list[Question]) -> tuple[pd.DataFrame, pd.Series]:
-    """The rows of the test part, and the name of each row's scene."""
-    test, scene = frame[frame.part == "test"], {q.example_id: str(q.scene) for q in asked}
-    return test, test.example.map(scene)
-
-
-def _row(method: str, context: str, metric: str, interval: metrics.Interval) -> dict:
-    labels = {"method": method, "context": context, "metric": metric}
-    return {**labels, **asdict(interval), "paper": None, "paper_pm": None}
-
-
-def result_rows(frame: pd.DataFrame, asked: list[Question], real: list) -> list[dict]:
-    """Macro F1 and attribute accuracy of each way to choose, in the form of tables.result_rows."""
-    test, scenes = held_out(frame, asked)
-    rows = [_row("people", "PartiPrompts", F1, choosing.people_interval(real))]
-    rows += [_row("simulated raters", "all prompts", F1, choosing.raters_interval(test, scenes))]
-    for method, label in choosing.METHODS.items():
-        rows.append(_row(label, "all prompts", F1, choosing.f1_interval(test, scenes, method)))
-        for context, where in (("all prompts", test.context.notna()), *(
-            (f"{split} scenes", test.context == split) for split in SPLITS
-        )):  # fmt: skip
-            interval = choosing.quality_interval(test[where], scenes[where], method)
-            rows.append(_row(label, context, ACCURACY, interval))
-    return rows
-
-
-def judged(frame: pd.DataFrame, asked: list[Question]) -> dict[str, list[dict]]:
-    """The paper's claim, judged by macro F1 ("verdicts"), and our two "controls" of it.
-
-    Macro F1 of a constant is low, so that even a coin is ahead of it: the controls ask whether
-    the decision is ahead of the coin, and whether the answers are better for it.
-    """
-    test, scenes = held_out(frame, asked)
-    best = "max(always generate, always retrieve)"
-    lead = choosing.f1_lead(test, scenes, "linear", LEADS["constants"])
-    judged = [claim for claim in claims.read_claims() if claim.table == NAME]
-    told = claims.verdict_rows(judged, pd.DataFrame(), {"macro_f1": lambda _: lead})
-    coin = _judgement(
-        "control-coin", "The decision is better than a coin as biased as the labels",
-        "macro F1: linear - coin > 0",
-        choosing.f1_lead(test, scenes, "linear", LEADS["coin"]), "control",
-    )  # fmt: skip
-    answer = _judgement(
-        "control-answer", "With the decision the answer's picture is better than with a constant",
-        f"attribute accuracy: linear - {best} > 0",
-        choosing.quality_lead(test, scenes, "linear", LEADS["constants"]), "control",
-    )  # fmt: skip
-    return {"verdicts": told, "controls": [coin, answer]}
-
-
-def differences(frame: pd.DataFrame, asked: list[Question], method: str = "linear") -> list[dict]:
-    """Both measures of `method` minus those of every other way to choose, paired."""
-    test, scenes = held_out(frame, asked)
-    return [
-        {"against": choosing.METHODS[other], "metric": metric,
-         **asdict(lead(test, scenes, method, (other,)))}
-        for other in choosing.METHODS if other != method
-        for metric, lead in ((F1, choosing.f1_lead), (ACCURACY, choosing.quality_lead))
-    ]  # fmt: skip
-
-
-def _judgement(name: str, statement: str, statistic: str, interval, source: str) -> dict:
-    """A row in the form of claims.verdict_rows."""
-    kept = asdict(interval)
-    return {"id": name, "statement": statement, "verdict": claims.verdict(interval),
-            "difference": kept.pop("mean"), **kept, "source": source,
-            "statistic": statistic}  # fmt: skip
-
-
-def results(
-    frame, asked, real, run: RunResult, started: float, raters, fitted, why: dict, command="",
-    **settings,
-) -> dict:  # fmt: skip
-    """What results/decide.json holds. why: see `reasons`. settings: shown as given."""
-    simulated = [voting.voted(votes.split()) for votes in frame.votes]
-    return {
-        "table": NAME,
-        "title": TITLE,
-        "rows": result_rows(frame, asked, real),
-        **judged(frame, asked),
-        "differences": differences(frame, asked),
-        "counts": {"scored": run.scored, "eligible": run.eligible, "skipped": dict(run.skipped)},
-        "settings": settings,
-        "raters": raters._asdict(),
-        "fitted": fitted,
-        "agreement": {"people": voting.agreement(real), "simulated": voting.agreement(simulated)},
-        "why": why,
-        "provenance": provenance.collect(started, "mini", command, run.earlier_seconds),
-        "figures": [],
-    }
-
-
-def save(output_dir, frame: pd.DataFrame, result: dict) -> Path:
-    """Write the results file and, beside it, a row for every pair."""
-    folder = Path(output_dir) / "results"
-    write_text(folder / f"{NAME}_scores.csv", frame[KEPT].to_csv(index=False))
-    return write_json(folder / f"{NAME}.json", result)

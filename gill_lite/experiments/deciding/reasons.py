@@ -12,9 +12,8 @@ import torch
 
 from gill_lite.answering.decision import CLASSES, LinearDecision
 from gill_lite.answering.index import ImageIndex
-from gill_lite.experiments.deciding import choices as choosing
-from gill_lite.experiments.deciding import pairs as deciding
-from gill_lite.experiments.deciding import votes as voting
+from gill_lite.experiments.deciding import choices, outcome, votes
+from gill_lite.experiments.deciding.questions import matches
 from gill_lite.world.render import render
 from gill_lite.world.scene import all_scenes, rng_for, sample_scene
 
@@ -60,13 +59,13 @@ def other_splits(
     """The decision's lead in macro F1 over constants and coin, where scenes are split otherwise."""
     rows = []
     for seed in seeds:
-        parts = choosing.split_by_scene(asked, seed)
-        chosen, _ = choosing.choose(frame, parts, features)
-        test, scenes = deciding.held_out(chosen, asked)
+        parts = choices.split_by_scene(asked, seed)
+        chosen, _ = choices.choose(frame, parts, features)
+        test, scenes = outcome.held_out(chosen, asked)
         rows.append({
             "split": seed,
-            **{f"over_{name}": asdict(choosing.f1_lead(test, scenes, "linear", others))
-               for name, others in deciding.LEADS.items()},
+            **{f"over_{name}": asdict(choices.f1_lead(test, scenes, "linear", others))
+               for name, others in outcome.LEADS.items()},
         })  # fmt: skip
     return rows
 
@@ -84,7 +83,7 @@ def gallery_of(size) -> tuple[list, list]:
 
 @torch.no_grad()
 def retrieved_from(frame, responders, asked, scenes, pictures) -> pd.DataFrame:
-    """The table of pairs, the retrieved picture taken from another gallery; generated ones stay."""
+    """The frame of pairs, the retrieved picture taken from another gallery; generated ones stay."""
     pieces = []
     for seed, rows in frame.groupby("seed", sort=True):
         responder = responders[seed]
@@ -98,7 +97,7 @@ def retrieved_from(frame, responders, asked, scenes, pictures) -> pd.DataFrame:
             hits = index.search(responder.gill.retrieval_embedding(hidden), k=1)
             found += [int(i) for i in hits.indices[:, 0]]
             scores += [float(s) for s in hits.scores[:, 0]]
-        right = [deciding.matches(q.scene, scenes[i]) for q, i in zip(asked, found, strict=True)]
+        right = [matches(q.scene, scenes[i]) for q, i in zip(asked, found, strict=True)]
         pieces.append(rows.assign(retrieved=right, retrieved_score=scores, retrieved_id=found))
     return pd.concat(pieces)
 
@@ -108,18 +107,18 @@ def other_galleries(frame, responders, asked, features, raters, sizes=GALLERIES)
 
     The raters stay as they were fitted; their votes are cast anew on the new pairs.
     """
-    noise = voting.noise_of(frame)
-    parts, rows = choosing.split_by_scene(asked), []
+    noise = votes.noise_of(frame)
+    parts, rows = choices.split_by_scene(asked), []
     for size in sizes:
         pairs = retrieved_from(frame, responders, asked, *gallery_of(size))
-        votes = raters.votes(pairs.generated - pairs.retrieved, noise)
-        chosen, _ = choosing.choose(voting.with_votes(pairs, votes), parts, features)
-        test, scenes = deciding.held_out(chosen, asked)
+        cast = raters.votes(pairs.generated - pairs.retrieved, noise)
+        chosen, _ = choices.choose(votes.with_votes(pairs, cast), parts, features)
+        test, scenes = outcome.held_out(chosen, asked)
         labels = test.label[test.label.isin(CLASSES)]
         rows.append({
             "gallery": str(size),
             "better retrieved, share": float((test.retrieved > test.generated).mean()),
             "labelled ret, share": float((labels == "ret").mean()),
-            **{m: choosing.f1_interval(test, scenes, m).mean for m in choosing.METHODS},
+            **{m: choices.f1_interval(test, scenes, m).mean for m in choices.METHODS},
         })  # fmt: skip
     return rows

@@ -213,14 +213,14 @@ def calibrate(leads, noise, real: list[Prompt], noises=NOISES, margins=MARGINS) 
 
 
 def with_votes(frame, prompts: list[Prompt]):
-    """A table of pairs with two more columns: `votes`, separated by blanks, and `label`."""
+    """A frame of pairs with two more columns: `votes`, separated by blanks, and `label`."""
     return frame.assign(
         votes=[" ".join(p.votes) for p in prompts], label=[p.label for p in prompts]
     )
 
 
 def noise_of(frame) -> np.ndarray:
-    """The raters' noise (N, raters) on the pairs of a table, by seed and example."""
+    """The raters' noise (N, raters) on the pairs of a frame, by seed and example."""
     return rater_noise(list(zip(frame.seed.tolist(), frame.example, strict=True)))
 
 
