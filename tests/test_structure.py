@@ -16,10 +16,11 @@ ROOMS = [
     {"errors"},
     {"files", "profiles"},
     {"provenance"},
-    {"model", "world", "datasets", "report"},
+    {"model", "world", "datasets"},
     {"pretraining"},
     {"answering"},  # knows nothing of training
     {"training"},
+    {"report"},
     {"evaluation"},
     {"experiments", "course", "fetching"},
     {"cli", "__main__", ""},

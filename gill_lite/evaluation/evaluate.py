@@ -121,7 +121,8 @@ def _measuring(table: Table, metrics: Sequence[str] | None) -> Table:
 
 def _dataset(table: Table, output_dir: Path, data, count: int | None) -> tasks.Dataset:
     if data is not None:
-        return tasks.of_files(table.task, *data, count)
+        annotations, images = data
+        return tasks.of_files(table.task, annotations, images, count)
     count = count or table.count
     return tasks.of_world(table.task, output_dir / f"{table.task.name}-{count}", count)
 

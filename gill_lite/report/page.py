@@ -9,7 +9,6 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from gill_lite.files import write_text
 from gill_lite.report import claims, spread, summary
@@ -114,13 +113,13 @@ def _pngs(cell) -> list[str]:
     return [d["image/png"].replace("\n", "") for d in data if "image/png" in d]
 
 
-def _discussion(cells: list) -> Markup:
+def _discussion(cells: list) -> str:
     """What the notebook says of claims that did not come out; of its markdown, what it uses."""
     text = next((cell.source for cell in cells if cell.source.startswith(DISCUSSION)), "")
     text = escape(text, quote=False)
     for mark, tag in ((r"\*\*", "b"), (r"\*", "i"), ("`", "code")):
         text = re.sub(f"{mark}(.+?){mark}", rf"<{tag}>\1</{tag}>", text, flags=re.S)
-    return Markup("".join(f"<p>{part}</p>" for part in text.split("\n\n") if part))
+    return "".join(f"<p>{part}</p>" for part in text.split("\n\n") if part)
 
 
 # ---- frames ------------------------------------------------------------------------------
@@ -132,8 +131,8 @@ def _facts(facts: dict) -> pd.DataFrame:
     return values.rename(lambda name: name.replace("_", " ")).to_frame("value")
 
 
-def _html(frame: pd.DataFrame, kind: str = "") -> Markup:
+def _html(frame: pd.DataFrame, kind: str = "") -> str:
     """A frame as an HTML table, by pandas; nothing where it is empty."""
     with pd.option_context("display.max_colwidth", None):  # or pandas cuts long statements
         table = frame.to_html(border=0, justify="left")
-    return Markup(f'<div class="scroll {kind}">{table}</div>' if len(frame) else "")
+    return f'<div class="scroll {kind}">{table}</div>' if len(frame) else ""
