@@ -3,7 +3,7 @@
 #   PYTHON=python3.12 make reproduce     another interpreter (3.11 or newer)
 #   make reproduce TABLES=1               one table, the quick form (1,2,mappers,context,tokens,retrieval,decide)
 #   make reproduce OUT=runs/mine         another run folder; the same one again continues it
-#   make reproduce ARGS="--seeds 0"      options of `gill-lite reproduce`
+#   make reproduce ARGS="--seeds 0"      options of what is run; every target but help, install and clean passes ARGS on
 #   make install CPU=1                   PyTorch's small CPU build, for every later command, too
 
 PYTHON ?= python3
@@ -33,26 +33,26 @@ reproduce: $(STAMP) ## install if needed, compute the paper's tables in miniatur
 	$(BIN)/gill-lite reproduce $(if $(TABLES),--tables $(TABLES)) $(if $(OUT),-o "$(OUT)") $(ARGS)
 
 test: $(STAMP) ## install if needed, then the unit tests and every notebook against its stored output
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-current-env --nbval-kernel-startup-timeout 300 notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov tests $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-current-env --nbval-kernel-startup-timeout 300 notebooks $(ARGS)
 
 lab: $(STAMP) ## open the course in JupyterLab
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 demo: $(STAMP) ## talk to the model in the terminal
-	$(BIN)/gill-lite chat
+	$(BIN)/gill-lite chat $(ARGS)
 
 pretrain: $(STAMP) ## train the mini world's backbones from scratch into runs/pretrain (hours; goes on where it was stopped)
-	$(BIN)/gill-lite pretrain -o runs/pretrain/mini --work-dir runs/pretrain/work
+	$(BIN)/gill-lite pretrain $(ARGS)
 
-notebooks: $(STAMP) ## execute every notebook anew and clean its metadata, for committing
-	$(BIN)/python -m gill_lite.course.notebooks
+notebooks: $(STAMP) ## execute every notebook anew and clean its metadata, for committing; ARGS="03 05" some
+	$(BIN)/python -m gill_lite.course.notebooks $(ARGS)
 
-student: $(STAMP) ## the course to hand out, without solutions and outputs, in build/student
-	$(BIN)/python -m gill_lite.course.hand_out student
+student: $(STAMP) ## the course to hand out, without solutions and outputs, in runs/student
+	$(BIN)/python -m gill_lite.course.hand_out student $(ARGS)
 
-teacher: $(STAMP) ## the course with solutions and a marking sheet, in build/teacher
-	$(BIN)/python -m gill_lite.course.hand_out teacher
+teacher: $(STAMP) ## the course with solutions and a marking sheet, in runs/teacher
+	$(BIN)/python -m gill_lite.course.hand_out teacher $(ARGS)
 
 bench: $(STAMP) ## measure speed and memory beside the plain algorithm, on a machine that does nothing else; docs/benchmarks.md
 	@mkdir -p runs/bench

@@ -312,6 +312,12 @@ def test_make_test_runs_units_then_notebooks(checkout):
     ]
 
 
+@pytest.mark.parametrize("target", sorted({*TARGETS} - {"help", "install", "clean"}))
+def test_every_target_passes_its_options_on(checkout, target):
+    done, log = make(checkout, target, "ARGS=--its own")
+    assert done.returncode == 0 and "--its own" in log, done.stderr
+
+
 def test_an_old_python_is_refused_in_one_sentence(checkout):
     done, log = make(checkout, "test", "PYTHON=false")
     assert done.returncode == 2 and log == ""

@@ -193,10 +193,8 @@ def teacher(notebook, answers: Answers):
     for exercise in exercises(notebook):
         answer = notebook.cells[exercise.answer]
         if not REGION.search(answer.source):
-            if exercise.name not in answers.solutions:
-                raise GillError(
-                    f"exercise '{exercise.name}' has no solution in notebooks/solutions"
-                )
+            if (name := exercise.name) not in answers.solutions:
+                raise GillError(f"exercise '{name}' has no solution in notebooks/solutions")
             answer.source = _solved(answer.source, exercise, answers)
         if exercise.checker is not None:
             checker = notebook.cells[exercise.checker]
@@ -263,18 +261,20 @@ def _graded(cell) -> dict:
 # ---- what make student and make teacher write ----
 
 
-def build(kind: str, folder: Path | None = None, source: Path | None = None) -> list[Path]:
+def build(kind: str, folder=None) -> list[Path]:
     """Write the "student" or "teacher" version of every notebook into `folder`, made anew.
 
-    By default build/<kind>, from notebooks/. With the notebooks go the glossary and the map they
-    link to, for teachers the marking sheet. Raises GillError where an exercise is not whole.
+    folder: runs/<kind> unless given. With the notebooks go the glossary and the map they link to,
+    for teachers the marking sheet. Raises GillError where an exercise is not whole.
     """
     import nbformat
 
     if kind not in KINDS:
         raise GillError(f"there is a student and a teacher version, none called '{kind}'")
     root = repository_root()
-    folder, source = folder or root / "build" / kind, source or root / "notebooks"
+    folder, source = Path(folder or root / "runs" / kind), root / "notebooks"
+    if folder.resolve() == root:
+        raise GillError(f"the {kind} version may not take the place of the course; name a folder")
     made, sheets = {}, ["# Marking sheet\n"]
     for path in sorted(source.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
@@ -295,6 +295,6 @@ def build(kind: str, folder: Path | None = None, source: Path | None = None) -> 
 
 if __name__ == "__main__":
     try:
-        print("\n".join(f"wrote {path}" for path in build(sys.argv[1])))
+        print("\n".join(f"wrote {path}" for path in build(*sys.argv[1:3])))
     except GillError as error:
         sys.exit(f"make {sys.argv[1]}: {error}")

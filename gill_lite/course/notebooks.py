@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from gill_lite.course import hand_out as course
+from gill_lite.course import hand_out
 from gill_lite.errors import GillError
 from gill_lite.files import write_bytes, write_text
 from gill_lite.provenance import repository_root, usable_cores
@@ -119,7 +119,7 @@ def problems(path: Path) -> list[str]:
         found.append("has another kernelspec than python3")
     found += _problems_of_parameters(notebook.cells)
     found += _problems_of_text(notebook.cells)
-    found += course.problems(notebook) if path.name.startswith(course.CHAPTERS) else []
+    found += hand_out.problems(notebook) if path.name.startswith(hand_out.CHAPTERS) else []
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type == "code":
             found += [f"cell {index} {problem}" for problem in _problems_of_code(cell)]

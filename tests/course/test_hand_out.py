@@ -6,29 +6,28 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from gill_lite.course import hand_out as course
-from gill_lite.course import notebooks
+from gill_lite.course import hand_out, notebooks
 from gill_lite.errors import GillError
 from tests.helpers.places import ROOT
 
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
-CHAPTERS = [stem for stem in NOTEBOOKS if stem.startswith(course.CHAPTERS)]
+CHAPTERS = [stem for stem in NOTEBOOKS if stem.startswith(hand_out.CHAPTERS)]
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
 
 
 def read(stem: str):
-    answers = course.read_answers(ROOT / "notebooks" / "solutions" / f"{stem}.py")
+    answers = hand_out.read_answers(ROOT / "notebooks" / "solutions" / f"{stem}.py")
     return nbformat.read(NOTEBOOKS[stem], as_version=4), answers
 
 
 def with_exercises():
-    return [s for s in NOTEBOOKS if course.exercises(nbformat.read(NOTEBOOKS[s], as_version=4))]
+    return [s for s in NOTEBOOKS if hand_out.exercises(nbformat.read(NOTEBOOKS[s], as_version=4))]
 
 
 EXERCISES = [
     pytest.param(stem, exercise, id=f"{stem[:2]}-{exercise.name}")
     for stem in with_exercises()
-    for exercise in course.exercises(nbformat.read(NOTEBOOKS[stem], as_version=4))
+    for exercise in hand_out.exercises(nbformat.read(NOTEBOOKS[stem], as_version=4))
 ]
 
 
@@ -41,13 +40,13 @@ def test_there_are_chapters():
 
 @pytest.mark.parametrize("stem", CHAPTERS)
 def test_chapters_keep_the_form_of_exercises(stem):
-    assert course.problems(read(stem)[0]) == []
+    assert hand_out.problems(read(stem)[0]) == []
 
 
 @pytest.mark.parametrize("stem", with_exercises())
 def test_nothing_is_left_over_in_the_solutions(stem):
     notebook, answers = read(stem)
-    names = {exercise.name for exercise in course.exercises(notebook)}
+    names = {exercise.name for exercise in hand_out.exercises(notebook)}
     assert answers.solutions.keys() == answers.look_for.keys() == names
     assert answers.wrong.keys() <= names
 
@@ -56,11 +55,11 @@ def test_nothing_is_left_over_in_the_solutions(stem):
 def test_untouched_exercises_are_not_attempted(stem, exercise):
     notebook, _ = read(stem)
     if exercise.checker is None:
-        assert notebook.cells[exercise.answer].source == course.EMPTY_ANSWER
+        assert notebook.cells[exercise.answer].source == hand_out.EMPTY_ANSWER
         return
-    names = course.imported(notebook)
+    names = hand_out.imported(notebook)
     exec(notebook.cells[exercise.answer].source, names)
-    assert course.verdict(notebook, exercise, names[exercise.name]).startswith("not attempted")
+    assert hand_out.verdict(notebook, exercise, names[exercise.name]).startswith("not attempted")
 
 
 @pytest.mark.parametrize(("stem", "exercise"), EXERCISES)
@@ -69,8 +68,10 @@ def test_solutions_pass_and_two_wrong_answers_do_not(stem, exercise):
     if exercise.checker is None:
         assert len(answers.solutions[exercise.name].split()) > 50, "a model answer"
         return
-    assert course.verdict(notebook, exercise, answers.solutions[exercise.name]).startswith("passed")
-    said = [course.verdict(notebook, exercise, f) for f in answers.wrong[exercise.name]]
+    assert hand_out.verdict(notebook, exercise, answers.solutions[exercise.name]).startswith(
+        "passed"
+    )
+    said = [hand_out.verdict(notebook, exercise, f) for f in answers.wrong[exercise.name]]
     assert len(said) >= 2
     for wrong, sentence in zip(answers.wrong[exercise.name], said):
         assert wrong.__doc__, "what is wrong is said for the marking sheet"
@@ -81,14 +82,14 @@ def test_solutions_pass_and_two_wrong_answers_do_not(stem, exercise):
 def test_the_filled_in_cells_pass_their_checkers(stem):
     """Not the solutions file but what the teacher's notebook shows, with nbgrader's assertion."""
     notebook, answers = read(stem)
-    solved = course.teacher(notebook, answers)
-    for exercise in course.exercises(solved):
+    solved = hand_out.teacher(notebook, answers)
+    for exercise in hand_out.exercises(solved):
         if exercise.checker is not None:
-            names = course.imported(solved)
+            names = hand_out.imported(solved)
             exec(solved.cells[exercise.answer].source, names)
-            assert course.verdict(solved, exercise, names[exercise.name]).startswith("passed")
+            assert hand_out.verdict(solved, exercise, names[exercise.name]).startswith("passed")
             with pytest.raises(AssertionError, match="not attempted"):
-                course.verdict(solved, exercise, lambda *given: None)
+                hand_out.verdict(solved, exercise, lambda *given: None)
 
 
 @pytest.mark.parametrize("stem", NOTEBOOKS)
@@ -170,7 +171,7 @@ def notebook():
         ),
         new_markdown_cell(OPEN, metadata=marks(grade=False, solution=False, locked=True)),
         new_markdown_cell(
-            course.EMPTY_ANSWER,
+            hand_out.EMPTY_ANSWER,
             metadata=marks(grade=True, solution=True, grade_id="why", points=2),
         ),
     ]
@@ -181,14 +182,14 @@ def notebook():
 def answers(tmp_path):
     path = tmp_path / "answers.py"
     path.write_text(ANSWERS)
-    return course.read_answers(path)
+    return hand_out.read_answers(path)
 
 
 def test_exercises_are_found_with_what_their_task_says(notebook):
-    first, second = course.exercises(notebook)
+    first, second = hand_out.exercises(notebook)
     assert (first.name, first.title, first.points, first.checker) == ("my_double", "double", 2, 4)
     assert (second.name, second.number, second.checker, second.hint) == ("why", 2, None, True)
-    assert course.problems(notebook) == []
+    assert hand_out.problems(notebook) == []
 
 
 @pytest.mark.parametrize(
@@ -206,35 +207,35 @@ def test_exercises_are_found_with_what_their_task_says(notebook):
 )
 def test_broken_exercises_are_told(notebook, cell, change, sentence):
     notebook.cells[cell].update(nbformat.from_dict(change))
-    assert any(sentence in problem for problem in course.problems(notebook))
+    assert any(sentence in problem for problem in hand_out.problems(notebook))
 
 
 def test_the_checker_runs_without_the_rest_of_the_notebook(notebook, answers):
     notebook.cells[1].source += "\nraise RuntimeError('nothing but the imports must run')"
-    first = course.exercises(notebook)[0]
-    assert course.verdict(notebook, first, answers.solutions["my_double"]).startswith("passed")
+    first = hand_out.exercises(notebook)[0]
+    assert hand_out.verdict(notebook, first, answers.solutions["my_double"]).startswith("passed")
     same, text = answers.wrong["my_double"]
-    assert "case 1 (one): the result should be 0" in course.verdict(notebook, first, same)
-    assert "yours is '2x'" in course.verdict(notebook, first, text)
+    assert "case 1 (one): the result should be 0" in hand_out.verdict(notebook, first, same)
+    assert "yours is '2x'" in hand_out.verdict(notebook, first, text)
 
 
 def test_the_teacher_version_is_what_nbgrader_reads(notebook, answers):
     notebook.cells[1].outputs = [new_output("stream", name="stdout", text="kept")]
-    solved = course.teacher(notebook, answers)
+    solved = hand_out.teacher(notebook, answers)
     assert solved.cells[3].source == (
         'def my_double(x):\n    """Twice x."""\n    ### BEGIN SOLUTION\n'
         "    y = x  # a copy\n    return y + x\n    ### END SOLUTION"
     )
-    assert solved.cells[4].source.endswith(course.GRADED) and solved.cells[4].outputs == []
+    assert solved.cells[4].source.endswith(hand_out.GRADED) and solved.cells[4].outputs == []
     assert solved.cells[6].source == "### BEGIN SOLUTION\nBecause it is so.\n### END SOLUTION"
     assert solved.cells[1].outputs[0].text == "kept"
     assert notebook.cells[3].source.endswith("..."), "the original stays"
-    again = course.teacher(solved, answers)
+    again = hand_out.teacher(solved, answers)
     assert [c.source for c in again.cells] == [c.source for c in solved.cells]
 
 
 def test_the_student_version_has_neither_answers_nor_outputs(notebook, answers):
-    handed_out = course.student(course.teacher(notebook, answers))
+    handed_out = hand_out.student(hand_out.teacher(notebook, answers))
     assert [c.source for c in handed_out.cells] == [c.source for c in notebook.cells]
     code = [c for c in handed_out.cells if c.cell_type == "code"]
     assert all(c.outputs == [] and c.execution_count is None for c in code)
@@ -243,15 +244,15 @@ def test_the_student_version_has_neither_answers_nor_outputs(notebook, answers):
 def test_a_missing_solution_is_told(notebook, answers):
     del answers.solutions["why"]
     with pytest.raises(GillError, match="'why' has no solution in notebooks/solutions"):
-        course.teacher(notebook, answers)
+        hand_out.teacher(notebook, answers)
     notebook.cells[3].source = "def my_double(x): ..."
     answers.solutions["why"] = "x"
     with pytest.raises(GillError, match="0 lines '...' instead of one"):
-        course.teacher(notebook, answers)
+        hand_out.teacher(notebook, answers)
 
 
 def test_the_marking_sheet_says_what_the_checker_will_say(notebook, answers):
-    sheet = course.marking_sheet("00_try", notebook, answers)
+    sheet = hand_out.marking_sheet("00_try", notebook, answers)
     assert "### 1. double\n\n- Purpose: count\n" in sheet
     assert "2 points" in sheet and "easy, 5 minutes" in sheet
     assert "Forgets to add. The checker says: `case 1 (one): the result should be 0" in sheet
@@ -265,10 +266,10 @@ def test_the_marking_sheet_says_what_the_checker_will_say(notebook, answers):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("build")
-    return {kind: (folder / kind, course.build(kind, folder / kind)) for kind in course.KINDS}
+    return {kind: (folder / kind, hand_out.build(kind, folder / kind)) for kind in hand_out.KINDS}
 
 
-@pytest.mark.parametrize("kind", course.KINDS)
+@pytest.mark.parametrize("kind", hand_out.KINDS)
 def test_build_writes_every_notebook_and_what_it_links(built, kind):
     folder, paths = built[kind]
     assert {path.stem for path in folder.glob("notebooks/*.ipynb")} == set(NOTEBOOKS)
@@ -289,14 +290,20 @@ def test_students_get_no_solution(built):
 
 
 def test_build_removes_what_was_there_before(tmp_path):
-    course.build("student", tmp_path)
+    hand_out.build("student", tmp_path)
     old = tmp_path / "notebooks" / "09_gone.ipynb"
     old.write_text("{}")
     (tmp_path / "mine.txt").write_text("stays")
-    course.build("student", tmp_path)
+    hand_out.build("student", tmp_path)
     assert not old.exists() and (tmp_path / "mine.txt").exists()
     with pytest.raises(GillError, match="none called 'pupil'"):
-        course.build("pupil", tmp_path)
+        hand_out.build("pupil", tmp_path)
+
+
+def test_build_does_not_write_over_the_course(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(GillError, match="may not take the place of the course"):
+        hand_out.build("student", ".")
 
 
 @pytest.mark.parametrize("stem", NOTEBOOKS)
@@ -318,7 +325,7 @@ def test_the_student_version_runs_through_untouched(built, tmp_path):
     done = tmp_path / "done.ipynb"
     notebooks.execute(source, done, {"num_stories": 2}, progress=False)
     executed = nbformat.read(done, as_version=4)
-    for exercise in course.exercises(nbformat.read(source, as_version=4)):
+    for exercise in hand_out.exercises(nbformat.read(source, as_version=4)):
         if exercise.checker is not None:
             (cell,) = [
                 c

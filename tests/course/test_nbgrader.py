@@ -10,7 +10,7 @@ import sys
 import nbformat
 import pytest
 
-from gill_lite.course import hand_out as course
+from gill_lite.course import hand_out
 from tests.helpers.places import ROOT
 
 pytest.importorskip("nbgrader", reason="nbgrader is not installed; it is the teacher's own tool")
@@ -20,7 +20,7 @@ CHAPTERS = [p.stem for p in sorted((ROOT / "notebooks").glob("0[1-8]_*.ipynb"))]
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
-    course.build("teacher", folder)
+    hand_out.build("teacher", folder)
     return folder / "notebooks"
 
 
@@ -35,10 +35,10 @@ def test_generate_assignment_takes_a_chapter(stem, teacher, tmp_path):
     assert done.returncode == 0, done.stderr
     theirs = nbformat.read(tmp_path / "release" / stem / f"{stem}.ipynb", as_version=4)
     source = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4)
-    ours = course.student(source)
+    ours = hand_out.student(source)
     stubs = {
         "    # YOUR CODE HERE\n    raise NotImplementedError()": "    ...",
-        "YOUR ANSWER HERE": course.EMPTY_ANSWER,
+        "YOUR ANSWER HERE": hand_out.EMPTY_ANSWER,
     }
     for their_cell, our_cell in zip(theirs.cells, ours.cells, strict=True):
         text = their_cell.source
@@ -46,4 +46,4 @@ def test_generate_assignment_takes_a_chapter(stem, teacher, tmp_path):
             text = text.replace(stub, mine)
         assert text.rstrip() == our_cell.source
     points = [c.metadata.get("nbgrader", {}).get("points", 0) for c in theirs.cells]
-    assert sum(points) == sum(e.points for e in course.exercises(source))
+    assert sum(points) == sum(e.points for e in hand_out.exercises(source))
