@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gill_lite.answering.decode import Sampling
-from gill_lite.evaluation.drawers import Drawer, GlideDrawer
+from gill_lite.answering.drawing import example_seed
+from gill_lite.evaluation.drawers import Drawer, GillDrawer, GlideDrawer
 from gill_lite.model import losses, tokens
 from gill_lite.model.gill import Batch
 from gill_lite.model.losses import Losses
@@ -39,6 +40,48 @@ def decode(gill, prompt: Tensor, sampling: Sampling) -> list[int]:
         ids += new
         embeds = torch.cat([embeds, gill.embed(torch.tensor([new]))], dim=1)
     return ids
+
+
+@torch.no_grad()
+def answer(responder, prompt: list, example_id: str, sampling: Sampling, count: int) -> list:
+    """The interleaved answer to one prompt, decoded greedily to `max_words`.
+
+    Texts, and for each run of [IMG] tokens its hidden states (R, D), the scores (count,) and rows
+    (count,) of what it retrieves beside what was retrieved before, and one picture (3, H, W),
+    drawn with the example's own noise.
+    """
+    gill, say = responder.gill, responder.backbones.tokenizer.decode
+    embeds, img = responder.prompts.embed_prompt(prompt), gill.config.img_token_ids
+    ids = decode(gill, embeds, sampling)
+    read = torch.cat([embeds, gill.embed(torch.tensor(ids, dtype=torch.long))])
+    states = gill.lm_states(read[None])[0, len(embeds) :]  # (T, D)
+    answer, start, candidates = [], 0, responder.gallery.index.embeddings.clone()
+    for at in [place for place, token in enumerate(ids) if token == img[0]]:
+        hidden = states[at : at + len(img)]  # (R, D)
+        found = search(candidates, gill.retrieval_embedding(hidden[None])[0], count)
+        candidates[found[1]] = -candidates[found[1]]  # of cosine below 0: not found again
+        noise = torch.Generator().manual_seed(example_seed(0, example_id))
+        drawn = picture(GillDrawer(responder), gill.prompt_embeds(hidden[None]), noise)[0]
+        answer += [say(ids[start:at], skip_special_tokens=True), (hidden, *found, drawn)]
+        start = at + len(img)
+    return [x for x in [*answer, say(ids[start:], skip_special_tokens=True)] if x != ""]
+
+
+@torch.no_grad()
+def log_likelihood(responder, prompt: list) -> float:
+    """Of a prompt whose first item is a text: the mean over its texts' tokens but the first."""
+    gill, tokenizer = responder.gill, responder.backbones.tokenizer
+    parts, labels = [], []
+    for place, item in enumerate(prompt):
+        if isinstance(item, str):
+            ids = tokens.encode_text(tokenizer, item, bos=place == 0)
+            parts.append(gill.embed(torch.tensor(ids)))
+        else:
+            parts.append(gill.visual_tokens(responder.prompts.pixel_values([item]))[0])
+            ids = [tokens.IGNORE] * len(parts[-1])
+        labels += ids
+    logits = gill.logits(gill.lm_states(torch.cat(parts)[None]))[0]  # (T, V)
+    return -float(F.cross_entropy(logits[:-1], torch.tensor(labels[1:]), ignore_index=-100))
 
 
 # ---- training ------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 import requests
 import torch
 from PIL import Image
+from requests.exceptions import BaseHTTPError
 from torch import Tensor
 
 from gill_lite.answering.answers import Retrieved
@@ -65,7 +66,7 @@ class Gallery:
                 return decode_image(_bytes_of(name), name)
             path = self.folder and (self.folder / name).resolve()
             return open_image(path) if path and path.is_relative_to(self.folder) else None
-        except (GillError, requests.RequestException):
+        except (GillError, requests.RequestException, BaseHTTPError):
             return None
 
 
@@ -74,7 +75,8 @@ def _bytes_of(url: str) -> bytes:
     start, content = time.monotonic(), b""
     with requests.get(url, timeout=SECONDS, stream=True) as response:
         response.raise_for_status()
-        for piece in response.iter_content(2**16):
+        read = getattr(response.raw, "read1", response.raw.read)  # an old urllib3 has none
+        while piece := read(2**16, decode_content=True):  # what has come so far, without waiting
             content += piece
             if len(content) > MOST or time.monotonic() - start > SECONDS:
                 raise GillError(f"{url} is too large or too slow")
