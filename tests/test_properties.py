@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gill_lite.answering import decision, decode
+from gill_lite.answering.gallery import Gallery
 from gill_lite.answering.index import ImageIndex
 from gill_lite.answering.respond import Responder
 from gill_lite.datasets.captions import pairs_dataset, read_captions
@@ -229,7 +230,8 @@ def responder() -> Responder:
     tiny = tiny_evaluation.backbones()
     index = ImageIndex.build(numbers(0, 5, 6).float(), "abcde")
     decider = decision.LinearDecision(numbers(1, 2, 16), [0, 0])
-    return Responder(tiny, model.build_gill(tiny.profile, tiny), index, decider)
+    gallery = Gallery(index, {name: picture(level) for level, name in enumerate("abcde")})
+    return Responder(tiny, model.build_gill(tiny.profile, tiny), gallery, decider)
 
 
 def picture(level: int) -> Image.Image:
@@ -256,18 +258,35 @@ def test_items_are_interleaved_in_order_and_text_starts_once(prompts):
 
 
 @few(12)
-@given(st.lists(PROMPTS, min_size=2, max_size=3), st.sampled_from([1.0, 1e6]), st.data())
-def test_mixed_prompts_are_answered_as_each_alone(prompts, factor, data):
+@given(
+    st.lists(PROMPTS, min_size=2, max_size=3),
+    st.sampled_from([1.0, 1e6]),
+    st.integers(1, 3),
+    st.booleans(),
+    st.data(),
+)
+def test_mixed_prompts_are_answered_as_each_alone(prompts, factor, most, forced, data):
     order = data.draw(st.permutations(range(len(prompts))))
-    options = {"max_words": 4, "gen_scale_factor": factor}
+    options = {"max_words": 4, "gen_scale_factor": factor, "max_images": most}
+    options |= {"force_image": forced, "num_generated": 2, "num_retrieved": 2}
     names = [f"example {i}" for i in order]
     together = responder().respond_batch([prompts[i] for i in order], 3, names, **options)
     for i, name, answer in zip(order, names, together, strict=True):
         alone = responder().respond(prompts[i], 3, name, **options)
-        assert answer.retrieved_score == pytest.approx(alone.retrieved_score, abs=1e-4)
-        drawn = zip(answer.generated.tobytes(), alone.generated.tobytes(), strict=True)
-        assert max(abs(ours - theirs) for ours, theirs in drawn) <= 2  # levels of 255
-        assert (answer.text, *answer[-2:]) == (alone.text, *alone[-2:])
+        assert [type(item) for item in answer] == [type(item) for item in alone]
+        assert answer.text == alone.text
+        for ours, theirs in zip(answer.pictures, alone.pictures, strict=True):
+            assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-4)
+            same_candidates(ours.retrieved, theirs.retrieved)
+            same_candidates(*(sorted(x.generated, key=lambda c: c.seed) for x in (ours, theirs)))
+
+
+def same_candidates(ours, theirs) -> None:
+    """The same pictures and scores, up to the float noise of another batch."""
+    for one, other in zip(ours, theirs, strict=True):
+        assert one[2] == other[2] and one.score == pytest.approx(other.score, abs=1e-4)
+        levels = zip(one.image.tobytes(), other.image.tobytes(), strict=True)
+        assert max(abs(a - b) for a, b in levels) <= 2  # of 255
 
 
 @few(50)

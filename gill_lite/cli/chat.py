@@ -23,7 +23,7 @@ SETTINGS = {  # of an answer, and what the option is about; `Settings` has types
     "num_generated": "candidates to draw for a picture",
     "ret_scale_factor": "above 1: pictures come more often",
     "gen_scale_factor": "the same once more",
-    "temperature": "how much chance chooses the words; 0: always the likeliest",
+    "temperature": "how freely words are drawn; 0: always the likeliest",
     "top_p": "words are drawn from the likeliest that hold this share",
     "guidance_scale": "how closely a drawn picture follows (default: the profile's)",
     "num_inference_steps": "denoising steps (default: the profile's)",
@@ -74,7 +74,8 @@ def run(arguments) -> None:
     """
     get_profile(arguments.profile)
     if arguments.message:
-        _answer(_start(arguments), map(read_message, arguments.message), arguments.output_dir)
+        items = [read_message(message) for message in arguments.message]
+        _answer(_start(arguments), items, arguments.output_dir)
         return
     print("Write a line, or @picture.png; /undo takes a turn back, an empty line ends.", flush=True)
     conversation = None
@@ -139,7 +140,7 @@ def _answer(conversation, items, folder: Path) -> None:
         prefix = f"turn{len(conversation.turns):02d}_{place}"
         print(_told(item, folder / prefix) if isinstance(item, ShownPicture) else item)
     if not answer:
-        print("(nothing)")
+        print("(no words and no picture)")
 
 
 def _told(shown: ShownPicture, prefix: Path) -> str:

@@ -11,9 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
-from PIL import Image
 
-from gill_lite.answering.answers import Generated, Response, ShownPicture
 from gill_lite.cli import main as cli
 from gill_lite.cli import options, train, world
 from gill_lite.experiments import reproduce
@@ -222,44 +220,6 @@ def test_a_bug_is_not_dressed_up_as_bad_input(monkeypatch):
     monkeypatch.setattr(train, "run", buggy)
     with pytest.raises(KeyError):
         cli.main(["train"])
-
-
-class Echo:
-    """A responder that repeats the last message and draws a red square."""
-
-    profile = MINI
-    gill = types.SimpleNamespace(
-        lm=types.SimpleNamespace(config=None), config=types.SimpleNamespace(num_img_tokens=8)
-    )
-    prompts = None
-
-    def respond(self, prompt, run_seed, **how):
-        picture = Image.new("RGB", (8, 8), "red")
-        shown = ShownPicture(generated=(Generated(picture, 0.5, run_seed),))
-        return Response([f"{len(prompt)}: {prompt[-1]}", shown])
-
-
-def test_chat_answers_once_with_messages(stand_in, tmp_path, capsys):
-    calls = stand_in("gill_lite.answering.respond", "load_responder", result=Echo())
-    assert cli.main(["chat", "hello", "there", "--seed", "1", "-o", str(tmp_path / "out")]) == 0
-    first, picture, where = capsys.readouterr().out.splitlines()
-    assert (first, picture) == ("2: there", "picture, said by the model: generated")
-    assert where.strip().startswith(f"generated: {tmp_path / 'out/turn01_2_generated1.png'}")
-    placement = {"images": None, "device": "auto", "dtype": "auto", "quantize": "none"}
-    assert calls == [("load_responder", ("mini", 1, None), placement)]
-    kept = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert kept == ["conversation.json", "turn01_2_generated1.png"]
-
-
-def test_chat_converses_until_an_empty_line(stand_in, tmp_path, capsys, monkeypatch):
-    stand_in("gill_lite.answering.respond", "load_responder", result=Echo())
-    lines = iter(["one", "@gone.png", "two", "/undo", "three", ""])
-    monkeypatch.setattr("builtins.input", lambda _: next(lines))
-    assert cli.main(["chat", "-o", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
-    assert "1: one" in out and "3: two" in out, "the answer to the first is part of the second"
-    assert "3: three" in out, "the second was taken back"
-    assert "image gone.png is missing" in out
 
 
 # ---- reproduce, with a notebook that computes nothing ----

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from gill_lite.answering import gallery, respond
+from gill_lite.answering.answers import Response
 from gill_lite.answering.decode import Sampling, generate, pad_left
 from gill_lite.answering.respond import Responder
 from gill_lite.cli import main as cli
@@ -45,7 +46,7 @@ def chat(responder, tmp_path, monkeypatch, capsys):
     def run(messages=(), lines=()):
         lines = iter([*lines, ""])
         monkeypatch.setattr("builtins.input", lambda _: next(lines))
-        status = cli.main(["chat", *messages, "-o", str(tmp_path / "answers")])
+        status = cli.main(["chat", "--force-image", *messages, "-o", str(tmp_path / "answers")])
         return status, *capsys.readouterr()
 
     return run
@@ -73,20 +74,19 @@ def test_a_prompt_that_cannot_be_answered_is_one_sentence(chat, messages, senten
 def test_a_conversation_outlives_a_line_that_is_too_long(chat):
     status, out, err = chat(lines=["a red ball .", LONG, "a box ."])
     assert (status, err) == (0, "") and out.count("shorten the prompt") == 1
-    assert "turn01_generated.png" in out and "turn03_generated.png" in out
+    assert "turn01_1_generated1.png" in out and "turn02_1_generated1.png" in out
 
 
 def test_a_conversation_goes_on_behind_an_answer_without_words(chat, responder, monkeypatch):
     prompts = []
-    answer = responder.respond
 
-    def speechless(prompt, **options):
+    def speechless(prompt, *_, **__):
         prompts.append(list(prompt))
-        return answer(prompt, **options)._replace(text="")
+        return Response()
 
     monkeypatch.setattr(responder, "respond", speechless)
     status, out, err = chat(lines=["a red ball .", "a box ."])
-    assert (status, err) == (0, "") and "turn02_generated.png" in out
+    assert (status, err, out.count("(no words and no picture)")) == (0, "", 2)
     assert prompts == [["a red ball ."], ["a red ball .", "a box ."]]
 
 
@@ -120,7 +120,8 @@ def test_a_picture_cut_off_and_given_as_such_is_one_sentence(responder):
 
 
 def test_the_smallest_picture_is_answered(responder):
-    assert responder.respond([Image.new("RGB", (1, 1), "red")]).generated.size == (16, 16)
+    answer = responder.respond([Image.new("RGB", (1, 1), "red")], force_image=True)
+    assert answer.generated.size == (16, 16)
 
 
 # ---- words -------------------------------------------------------------------------------
@@ -209,7 +210,7 @@ def test_cold_sampling_is_greedy_whatever_the_scale(gill, prompts, factors):
 def test_an_answer_of_one_word(responder):
     prompt = ["a red ball ."]
     said = responder.respond(prompt, max_words=1, min_words=1)
-    assert len(said.text.split()) <= 1 and said.generated.size == (16, 16)
+    assert len(said.text.split()) <= 1 and said.pictures == []
     shown = responder.respond(prompt, max_words=1, gen_scale_factor=1e6, temperature=0.01)
     assert shown.text == "" and shown.generated.size == (16, 16)
 

@@ -46,8 +46,8 @@ def asked(monkeypatch):
 def test_mini_asks_for_no_network_and_runs_in_any_folder(asked, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["chat", "a big red ball at the beach"]) == 0
-    assert "generated: runs/chat/turn01_generated.png" in capsys.readouterr().out
-    assert Path("runs/chat/turn01_generated.png").is_file()
+    assert "generated: runs/chat/turn01_2_generated1.png" in capsys.readouterr().out
+    assert Path("runs/chat/turn01_2_generated1.png").is_file()
     options = ["--num-dialogues=1", "--seeds=0", "--cache=drawn", "-o", "out"]
     assert cli.main(["evaluate", "2", *options]) == 0
     assert read_json("out/results/table2_visdial.json")["counts"]["scored"] > 5
