@@ -33,9 +33,13 @@ def same(ours, theirs):
 def test_answering(benchmark, mini, quick):
     asked = prompts()
     names = [str(i) for i in range(PROMPTS)]
+
+    def one(prompt, name):
+        return mini.respond(prompt, example_id=name, force_image=True)
+
     versus(
         benchmark, f"answering {PROMPTS} prompts; reference: our own, one by one", "mini",
-        lambda: mini.respond_batch(asked, example_ids=names),
-        lambda: [mini.respond(p, example_id=n) for p, n in zip(asked, names, strict=True)],
+        lambda: mini.respond_batch(asked, example_ids=names, force_image=True),
+        lambda: [one(p, n) for p, n in zip(asked, names, strict=True)],
         faster(4), same, rounds=1 if quick else 3,
     )  # fmt: skip

@@ -51,7 +51,7 @@ def test_prompt_length(benchmark, shaped, prompt_of, quick, words):
 def test_batch(benchmark, mini, quick):
     def run_of(size: int):
         asked = prompts(size)
-        return lambda: mini.respond_batch(asked)
+        return lambda: mini.respond_batch(asked, force_image=True)
 
     sizes = (1, 2, 4, 8, 16)[: 2 if quick else None]
     grow(benchmark, "answers with a picture", "prompts in the batch", sizes, run_of, repeats=2)

@@ -33,8 +33,9 @@ def test_import(benchmark, quick):
 
 def test_first_answer_of_chat(benchmark, tmp_path, quick):
     def run():
-        python("-m", "gill_lite", "chat", "a red ball at night .", "-o", str(tmp_path))
-        assert list(tmp_path.glob("*_generated.png"))
+        typed = ("chat", "a red ball at night .", "--force-image", "-o", str(tmp_path))
+        python("-m", "gill_lite", *typed)
+        assert list(tmp_path.glob("*_generated1.png"))
 
     timed(benchmark, "`gill-lite chat`: first answer", 10, run, 1 if quick else 2)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from gill_lite.answering import index as retrieval
+from gill_lite.answering.index import ImageIndex
 from gill_lite.fetching import convert
 from gill_lite.model import official
 
@@ -47,7 +47,7 @@ def watched(own: bool):
 def search(folder: Path) -> dict:
     """Load an index and look for one picture."""
     with watched(own=False) as found:
-        index = retrieval.ImageIndex.load(folder)
+        index = ImageIndex.load(folder)
         index.search(torch.ones(1, index.embeddings.shape[1]), k=5)
         found["peak"] = max(found["peak"], held(own=False))
     return found

@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import gill_lite
+from gill_lite.model.backbones import check_files
 from tests.helpers.places import ROOT
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -322,3 +323,26 @@ def test_an_old_python_is_refused_in_one_sentence(checkout):
     done, log = make(checkout, "test", "PYTHON=false")
     assert done.returncode == 2 and log == ""
     assert done.stderr.count("gill-lite needs Python 3.11 or newer and 'false' is not one") == 1
+
+
+# ---- the clone is enough ----
+
+
+@pytest.mark.slow
+def test_a_clone_that_converts_line_ends_keeps_every_hash(tmp_path):
+    command = ["git", "-c", "core.autocrlf=true", "clone", "--quiet", "--depth=1"]
+    address = f"file://{ROOT}"
+    done = subprocess.run([*command, address, tmp_path / "clone"], capture_output=True, text=True)
+    if "not appear to be a git repository" in done.stderr:
+        pytest.skip("this copy was not cloned")
+    assert done.returncode == 0, done.stderr
+    check_files(tmp_path / "clone/data/mini")
+
+
+def test_no_configuration_names_a_folder_of_another_machine():
+    named = {
+        path: json.loads(path.read_text(encoding="utf-8")).get("_name_or_path", "")
+        for path in (ROOT / "data").rglob("*.json")
+    }
+    assert len(named) > 20
+    assert not [path for path, name in named.items() if name.startswith(("/", "\\", "~"))]

@@ -39,7 +39,7 @@ def test_its_lines_of_python_answer_and_draw(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib").use("agg")
     monkeypatch.chdir(tmp_path)
     [code] = readme.PYTHON.findall(README)
-    assert len([line for line in code.splitlines() if line]) <= 11
+    assert len([line for line in code.splitlines() if line]) <= 12
     exec(code, {})
     assert capsys.readouterr().out.strip() and (tmp_path / "answer.png").stat().st_size > 10_000
 
