@@ -16,7 +16,7 @@ from gill_lite.files import write_bytes, write_text
 from gill_lite.provenance import repository_root, usable_cores
 
 KERNEL_START_SECONDS = 300  # on a busy machine a kernel may need more than the usual minute
-MAX_CELL_LINES = 20
+MAX_CELL_LINES = 20  # without imports: a list to look things up in
 MAX_NOTEBOOK_BYTES = 400_000
 MAX_TOTAL_BYTES = 4_000_000
 KEPT_METADATA = ("tags", "nbgrader")
@@ -224,7 +224,8 @@ def _problems_of_text(cells) -> list[str]:
 
 def _problems_of_code(cell) -> list[str]:
     found = []
-    lines = len(cell.source.splitlines())
+    imports = ("import ", "from ")
+    lines = sum(not line.startswith(imports) for line in cell.source.splitlines())
     if lines > MAX_CELL_LINES:
         found.append(f"has {lines} lines, more than {MAX_CELL_LINES}")
     if any(output.output_type == "error" for output in cell.outputs):
