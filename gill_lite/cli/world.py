@@ -4,6 +4,8 @@ from pathlib import Path
 
 from gill_lite.cli.options import add_output, add_seed, command, natural
 
+SPLITS = ("seen", "novel", "any")
+SIZES = ("64x2", "128x4", "256x6")
 STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
 
 
@@ -22,13 +24,18 @@ def add_pretrain(subparsers) -> None:
         "--work-dir", type=Path, metavar="DIR", default=Path("runs/pretrain/work"),
         help="checkpoints of unfinished stages",
     )  # fmt: skip
+    text, devices = "auto is a GPU where there is one", ("auto", "cpu", "cuda")
+    parser.add_argument("--device", choices=devices, default="auto", help=text)
+    text = "of the language model (default: 256x6)"
+    parser.add_argument("--size", choices=SIZES, default=None, help=text)
 
 
 def pretrain(arguments) -> None:
     """Train one backbone or all."""
     from gill_lite.pretraining import pretrain as stages
 
-    stages.run(arguments.stage, arguments.output_dir, arguments.work_dir, arguments.seed)
+    names = ("stage", "output_dir", "work_dir", "seed", "device", "size")
+    stages.run(command=arguments.typed, **{name: getattr(arguments, name) for name in names})
 
 
 def add_export(subparsers) -> None:
@@ -43,13 +50,15 @@ def add_export(subparsers) -> None:
         text = f"how many {name}"
         parser.add_argument(f"--num-{name}", type=natural, default=300, metavar="N", help=text)
     add_seed(parser)
+    text = "of scenes; novel: what is to be drawn was in no training picture"
+    parser.add_argument("--split", choices=SPLITS, default="seen", help=text)
 
 
 def export(arguments) -> None:
     """Write the evaluation sets."""
     from gill_lite.world.export import export as write
 
-    sizes = {name: getattr(arguments, name)
-             for name in ("num_stories", "num_dialogues", "num_captions")}  # fmt: skip
-    write(arguments.directory, **sizes, seed=arguments.seed, progress=True)
+    names = ("num_stories", "num_dialogues", "num_captions", "seed", "split")
+    options = {name: getattr(arguments, name) for name in names}
+    write(arguments.directory, **options, progress=True)
     print(f"wrote {arguments.directory}")

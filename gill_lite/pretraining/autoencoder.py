@@ -30,14 +30,14 @@ def build_model(seed: int = 0):
     ).to(memory_format=torch.channels_last)
 
 
-def train(work_dir, out_dir, seed: int = 0, steps: int = STEPS):
+def train(work_dir, out_dir, seed: int = 0, device: str = "cpu"):
     """Train, measure and save the autoencoder with its scaling factor. Returns the measures."""
     pictures = training_images(work_dir)
     model = build_model(seed)
 
     def loss_fn(step, generator):
         index = torch.randint(NUM_IMAGES, (BATCH,), generator=generator).numpy()
-        x = signed_pixels(pictures[index]).contiguous(memory_format=torch.channels_last)
+        x = _pixels(pictures, index).to(model.device)
         posterior = model.encode(x).latent_dist
         y = model.decode(posterior.sample(generator)).sample
         return l1_loss(y, x) + mse_loss(y, x) + KL_WEIGHT * posterior.kl().mean()
@@ -47,10 +47,11 @@ def train(work_dir, out_dir, seed: int = 0, steps: int = STEPS):
         model,
         loss_fn,
         work_dir,
-        steps=steps,
+        steps=STEPS,
         lr=2e-3,
         warmup=50,
         seed=seed,
+        device=device,
         weight_decay=0.0,
         average=0.995,
         measure=lambda: measure(model, 64),
@@ -58,9 +59,13 @@ def train(work_dir, out_dir, seed: int = 0, steps: int = STEPS):
     )
     latents = encode_all(model, pictures, work_dir / "latents.pt")
     model.register_to_config(scaling_factor=1.0 / latents.std().item())
-    polish(model, pictures, latents, work_dir, seed)
+    polish(model, pictures, latents, work_dir, seed, device)
     model.save_pretrained(out_dir)
     return {"steps": steps + POLISH_STEPS, **measure(model)}
+
+
+def _pixels(pictures, index) -> torch.Tensor:
+    return signed_pixels(pictures[index]).contiguous(memory_format=torch.channels_last)
 
 
 def encode_all(model, pictures, path) -> torch.Tensor:
@@ -77,7 +82,7 @@ def encode_all(model, pictures, path) -> torch.Tensor:
     return latents
 
 
-def polish(model, pictures, latents, work_dir, seed: int = 0):
+def polish(model, pictures, latents, work_dir, seed: int = 0, device: str = "cpu"):
     """Train the decoder alone a little longer, by squared error; the latents stay as they are."""
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
@@ -85,10 +90,10 @@ def polish(model, pictures, latents, work_dir, seed: int = 0):
 
     def loss_fn(step, generator):
         index = torch.randint(NUM_IMAGES, (BATCH,), generator=generator)
-        x = signed_pixels(pictures[index.numpy()]).contiguous(memory_format=torch.channels_last)
         z = latents[index]
         z = z + noise * torch.randn(z.shape, generator=generator)
-        return mse_loss(model.decode(z).sample, x)
+        x = _pixels(pictures, index.numpy()).to(model.device)
+        return mse_loss(model.decode(z.to(model.device)).sample, x)
 
     fit(
         "autoencoder-polish",
@@ -99,6 +104,7 @@ def polish(model, pictures, latents, work_dir, seed: int = 0):
         lr=1e-3,
         warmup=50,
         seed=seed,
+        device=device,
         weight_decay=0.0,
         average=0.99,
         measure=lambda: measure(model, 64),

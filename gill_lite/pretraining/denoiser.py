@@ -4,6 +4,7 @@ Its text encoder is the mini CLIP's, frozen, with 77 slots, as in Stable Diffusi
 """
 
 import torch
+from torch.nn.functional import mse_loss
 
 from gill_lite.pretraining.autoencoder import encode_all
 from gill_lite.pretraining.loop import fit
@@ -18,12 +19,8 @@ from gill_lite.world.pictures import (
 from gill_lite.world.scene import ATTRIBUTES, rng_for
 
 CHANNELS = (96, 192)
-SCHEDULE, UNTIL = 4_500, 3627  # steps; the average over steps does what annealing would
-BATCH = 32
+STEPS, BATCH = 3_600, 96
 EMPTY = 0.1  # share of captions replaced by "", for guidance
-SNR_CAP = 5.0  # min-SNR weighting at first: clean surroundings early
-PLAIN_FROM = 1339  # then the plain velocity loss, which hears what the caption asks of noise
-NOISY_FROM = 1970  # then more of the noisy times, where shape and colour are decided
 
 
 def build_unet(latent_channels: int, sample_size: int, text_width: int, seed: int = 0):
@@ -51,7 +48,7 @@ def build_pipeline(clip_dir, autoencoder_dir, seed: int = 0):
     from transformers import AutoTokenizer, CLIPTextModel
 
     tokenizer = AutoTokenizer.from_pretrained(clip_dir)
-    text_encoder = CLIPTextModel.from_pretrained(clip_dir)
+    text_encoder = CLIPTextModel.from_pretrained(clip_dir, dtype=torch.float32)
     vae = AutoencoderKL.from_pretrained(autoencoder_dir)
     unet = build_unet(vae.config.latent_channels, 8, text_encoder.config.hidden_size, seed)
     scheduler = DPMSolverMultistepScheduler(
@@ -83,58 +80,54 @@ def prompt_embeds(pipeline, texts: list[str]) -> torch.Tensor:
         texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
     ).input_ids
     with torch.no_grad():
-        return pipeline.text_encoder(ids).last_hidden_state
+        return pipeline.text_encoder(ids.to(pipeline.device)).last_hidden_state
 
 
-def train(work_dir, clip_dir, autoencoder_dir, out_dir, seed: int = 0, steps: int = SCHEDULE):
+def train(work_dir, clip_dir, autoencoder_dir, out_dir, seed: int = 0, device: str = "cpu"):
     """Train the denoiser and save the whole pipeline. Returns steps."""
     pipeline = build_pipeline(clip_dir, autoencoder_dir, seed)
     latents = encode_all(pipeline.vae, training_images(work_dir), work_dir / "latents.pt")
     latents = latents * pipeline.vae.config.scaling_factor
-    unet = pipeline.unet
-    loss_fn = make_loss(pipeline, latents)
+    loss_fn = make_loss(pipeline.to(device), latents)
     steps = fit(
-        "denoiser",
-        unet,
-        loss_fn,
-        work_dir,
-        steps=steps,
-        until=UNTIL,
-        lr=1e-3,
-        warmup=200,
-        seed=seed,
-        average=0.9995,
-    )
-    pipeline.save_pretrained(out_dir)
+        "denoiser", pipeline.unet, loss_fn, work_dir, steps=STEPS, lr=1e-3, warmup=200, seed=seed,
+        average=0.9995, device=device,
+    )  # fmt: skip
+    pipeline.to("cpu").save_pretrained(out_dir)
     return {"steps": steps}
 
 
 def make_loss(pipeline, latents):
-    """Velocity prediction, at first with min-SNR weights; a tenth of the captions empty."""
+    """Velocity prediction; a tenth of the captions empty."""
     alphas = pipeline.scheduler.alphas_cumprod
 
     def loss_fn(step, generator):
-        index = torch.randint(NUM_IMAGES, (BATCH,), generator=generator)
-        empty = torch.rand(BATCH, generator=generator) < EMPTY
-        texts = ["" if e else training_caption(i, step) for i, e in zip(index.tolist(), empty)]
-        t = _times(step, generator)
+        index, texts = captioned(step, BATCH, generator)
+        t = times(step, STEPS, BATCH, generator)
         x, noise = latents[index], torch.randn(BATCH, *latents.shape[1:], generator=generator)
         a = alphas[t].view(-1, 1, 1, 1)
         noisy = a.sqrt() * x + (1 - a).sqrt() * noise
         velocity = a.sqrt() * noise - (1 - a).sqrt() * x
-        predicted = pipeline.unet(noisy, t, prompt_embeds(pipeline, texts)).sample
-        snr = a / (1 - a)
-        weight = snr.clamp(max=SNR_CAP) / (snr + 1) if step < PLAIN_FROM else 1.0
-        return (weight * (predicted - velocity).square()).mean()
+        noisy, t, velocity = (tensor.to(pipeline.device) for tensor in (noisy, t, velocity))
+        return mse_loss(pipeline.unet(noisy, t, prompt_embeds(pipeline, texts)).sample, velocity)
 
     return loss_fn
 
 
-def _times(step: int, generator) -> torch.Tensor:
-    """Diffusion times of a batch (B,): uniform at first, later linearly denser towards noise."""
-    if step < NOISY_FROM:
-        return torch.randint(1000, (BATCH,), generator=generator)
-    return (1000 * torch.rand(BATCH, generator=generator).sqrt()).long()
+def captioned(step: int, size: int, generator) -> tuple[torch.Tensor, list[str]]:
+    """Numbers of random training pictures (B,) and their captions, a share of them empty."""
+    index = torch.randint(NUM_IMAGES, (size,), generator=generator)
+    empty = torch.rand(size, generator=generator) < EMPTY
+    return index, ["" if e else training_caption(i, step) for i, e in zip(index.tolist(), empty)]
+
+
+def times(step: int, steps: int, size: int, generator) -> torch.Tensor:
+    """Diffusion times (B,): uniform, from half of the steps on linearly denser towards noise.
+
+    There it is decided what the caption says of shape and colour.
+    """
+    t = torch.rand(size, generator=generator)
+    return (1000 * (t if step < steps // 2 else t.sqrt())).long()
 
 
 def generate(pipeline, texts, keys, num_inference_steps: int = 12, guidance_scale: float = 3.0):

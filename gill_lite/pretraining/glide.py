@@ -1,10 +1,10 @@
 """Pretraining stage `glide`: pixel diffusion and its text transformer, trained together.
 
-The captions are those the denoiser's training sees, a share of them empty for guidance. At first
-the transformer has nothing to start from, as in GLIDE. After 6,000 steps it knew place and time,
-and of the object nothing: that covers few pixels, and little of the loss hangs on its words. So
-the second part begins the transformer anew, from the mini CLIP's text tower, of the same size and
-trained on the same captions; both parts are then trained on together.
+The captions are those the denoiser's training sees, a share of them empty for guidance. GLIDE's
+transformer starts from nothing. Ours cannot: after 6,000 steps it knew place and time, and of the
+object nothing, for that covers few pixels, and little of the loss hangs on its words. So it starts
+as a copy of the mini CLIP's text tower, of the same size and trained on the same captions, and is
+then trained on as a part of the model.
 """
 
 import torch
@@ -14,19 +14,10 @@ from gill_lite.pretraining import denoiser as stage_denoiser
 from gill_lite.pretraining.clip import POSITIONS, WIDTH, build_tokenizer
 from gill_lite.pretraining.loop import fit
 from gill_lite.world.glide import PATCH, Glide
-from gill_lite.world.pictures import (
-    NUM_IMAGES,
-    hash_seed,
-    signed_pixels,
-    training_caption,
-    training_images,
-)
+from gill_lite.world.pictures import hash_seed, signed_pixels, training_images
 
 CHANNELS = (64, 96, 112)  # at 16x16, 8x8 and 4x4
-STEPS = 6_000  # of the first part, in which the transformer starts from nothing
-SCHEDULE, UNTIL = 3_000, 3_000  # of the second part
-BATCH = 32
-EMPTY = 0.1  # share of captions replaced by "", for guidance
+STEPS, BATCH = 3_600, 48
 WEIGHT_CAP = 10.0
 SHIFT = 1 / 16  # of the signal-to-noise ratio, against Stable Diffusion's schedule
 
@@ -106,41 +97,33 @@ def build(seed: int = 0, channels=CHANNELS) -> Glide:
     return Glide(tokenizer, build_text_encoder(tokenizer), build_unet(channels), scheduler)
 
 
-def train(work_dir, clip_dir, out_dir, seed: int = 0):
-    """Train transformer and UNet together, in two parts, and save them. Returns steps."""
+def train(work_dir, clip_dir, out_dir, seed: int = 0, device: str = "cpu"):
+    """Train transformer and UNet together and save them. Returns steps."""
     from transformers import CLIPTextModel
 
     glide, pictures = build(seed), training_images(work_dir)
-    module = torch.nn.ModuleList([glide.text_encoder, glide.unet])
-    shared = {"seed": seed, "average": 0.9995, "lr": 1e-3}
-    first = fit("glide", module, make_loss(glide, pictures), work_dir, steps=STEPS,
-                warmup=300, **shared)  # fmt: skip
-    tower = CLIPTextModel.from_pretrained(clip_dir)
+    tower = CLIPTextModel.from_pretrained(clip_dir, dtype=torch.float32)
     glide.text_encoder.load_state_dict(tower.state_dict())
-    module.train()
-    second = fit("glide-2", module, make_loss(glide, pictures, noisier=True), work_dir,
-                 steps=SCHEDULE, until=UNTIL, warmup=100, **shared)  # fmt: skip
+    glide.to(device)
+    module = torch.nn.ModuleList([glide.text_encoder, glide.unet])
+    steps = fit("glide", module, make_loss(glide, pictures), work_dir, steps=STEPS, lr=1e-3,
+                warmup=200, seed=seed, average=0.9995, device=device)  # fmt: skip
     glide.save_pretrained(out_dir)
-    return {"steps": first + second}
+    return {"steps": steps}
 
 
-def make_loss(glide, pictures, noisier: bool = False):
-    """Squared error of the clean picture, weighted as a velocity's would be, up to a cap.
-
-    noisier: times are linearly denser towards noise, as for the denoiser.
-    """
+def make_loss(glide, pictures):
+    """Squared error of the clean picture, weighted as a velocity's would be, up to a cap."""
     alphas = glide.scheduler.alphas_cumprod
 
     def loss_fn(step, generator):
-        index = torch.randint(NUM_IMAGES, (BATCH,), generator=generator)
-        empty = torch.rand(BATCH, generator=generator) < EMPTY
-        texts = ["" if e else training_caption(i, step) for i, e in zip(index.tolist(), empty)]
+        index, texts = stage_denoiser.captioned(step, BATCH, generator)
         x = pixel_unshuffle(signed_pixels(pictures[index.numpy()]), PATCH)
-        t = torch.rand(BATCH, generator=generator)
-        t = (1000 * (t.sqrt() if noisier else t)).long()
+        t = stage_denoiser.times(step, STEPS, BATCH, generator)
         a = alphas[t].view(-1, 1, 1, 1)
         noisy = a.sqrt() * x + (1 - a).sqrt() * torch.randn(x.shape, generator=generator)
         weight = (1 / (1 - a)).clamp(max=WEIGHT_CAP)  # SNR + 1
+        x, t, noisy, weight = (tensor.to(glide.device) for tensor in (x, t, noisy, weight))
         seen = glide.denoise(noisy, t, glide.read(glide.token_ids(texts)))
         return (weight * (seen - x).square()).mean()
 

@@ -10,7 +10,15 @@ import torch
 from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
-from gill_lite.files import append_text, cut_log, refuse_other_settings, tidy, write_bytes
+from gill_lite.files import (
+    append_text,
+    cut_log,
+    read_rows,
+    refuse_other_settings,
+    tidy,
+    write_bytes,
+)
+from gill_lite.profiles import MINI
 from gill_lite.world.pictures import hash_seed
 
 SAVE_EVERY = 90.0  # seconds between checkpoints
@@ -61,59 +69,63 @@ class Averaged:
 
 def fit(
     name, module, loss_fn, work_dir, *, steps, lr, warmup=100, weight_decay=0.01, seed=0,
-    average=None, floor=0.02, measure=None, measure_every=0, enough=None, first=0, until=None,
+    average=None, floor=0.02, device="cpu", bfloat16=False, measure=None, measure_every=0,
 ) -> int:  # fmt: skip
-    """Train `module` for `steps`, or the part `first` to `until` of their schedule.
+    """Train `module` on `device` for `steps`; a run that was killed goes on where it last saved.
 
-    A run that was killed goes on where it last saved.
-
-    `loss_fn(step, generator)` returns a scalar; its randomness comes from `generator`, seeded
-    by (seed, name, step), so that a resumed run sees what an uninterrupted one would.
-    `measure()` gives held-out numbers for the log; training stops at its schedule's end, or
-    at the first of them that `enough(numbers)` accepts. Returns the steps made; `module` is
-    left in evaluation mode. Raises GillError when a loss or its gradient is not finite, and when
-    the checkpoint there is of other settings.
+    `loss_fn(step, generator)` returns a scalar; its randomness comes from `generator`, on the
+    CPU and seeded by (seed, name, step), so that a resumed run sees what an uninterrupted one
+    would. bfloat16: matrix products are computed in it, by autocast; weights stay float32.
+    `measure()` gives held-out numbers for the log, of the module on the CPU. Returns `steps`;
+    `module` is left there in evaluation mode. Raises GillError when a loss or its gradient is not
+    finite, and when the checkpoint there is of other settings.
     """
     log = Path(work_dir) / f"{name}.jsonl"
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    parameters = [p for p in module.to(device).parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
     averaged = Averaged(module, average) if average else None
-    last = steps if until is None else until
     settings = {"seed": seed, "steps": steps, "lr": lr, "warmup": warmup, "average": average,
-                "weight_decay": weight_decay, "floor": floor}  # fmt: skip
+                "weight_decay": weight_decay, "floor": floor, "bfloat16": bfloat16,
+                "world": MINI.world}  # fmt: skip
     kept = Checkpoint(Path(work_dir) / f"{name}.pt", settings, module, optimizer, averaged)
-    made, done = kept.restore()
-    start = last if done else max(first, made)
+    start, seconds = kept.restore()
     cut_log(log, start)
-    saved, bar = time.monotonic(), tqdm(range(start, last), initial=start, total=last, desc=name)
+    began = saved = time.monotonic()
+    precision = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16)
+    bar = tqdm(range(start, steps), initial=start, total=steps, desc=name)
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = lr * one_cycle(step, steps, warmup, floor)
-        loss = _step(loss_fn, step, (seed, name, step), parameters, optimizer, kept.path)
+        with precision:
+            loss = loss_fn(step, torch.Generator().manual_seed(hash_seed(seed, name, step)))
+        _descend(loss, step, parameters, optimizer, kept.path)
         if averaged:
             averaged.step()
+        now, made = seconds + time.monotonic() - began, step + 1
         if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss:.4f}")
-            _append(log, {"step": step, "loss": loss, "time": time.time()})
-        made, done = step + 1, step == last - 1
+            bar.set_postfix(loss=f"{loss.item():.4f}")
+            _append(log, {"step": step, "loss": loss.item(), "seconds": round(now, 1)})
         if measure and made % measure_every == 0:
-            numbers = measure()
-            _append(log, {"step": step, **numbers})
-            done = done or bool(enough and enough(numbers))
-        if done or time.monotonic() - saved > SAVE_EVERY:
-            kept.save(made, done)
+            _append(log, {"step": step, **measure_on_cpu(module, measure, device)})
+        if made == steps or time.monotonic() - saved > SAVE_EVERY:
+            kept.save(made, now)
             saved = time.monotonic()
-        if done:
-            break
     if averaged:
         averaged.ema.copy_to(module.parameters())
-    module.eval()
-    return made
+    module.to("cpu").eval()
+    return steps
 
 
-def _step(loss_fn, step: int, key: tuple, parameters, optimizer, path: Path) -> float:
-    """One step of `optimizer`; returns the loss. Raises GillError, the weights as they were."""
-    loss = loss_fn(step, torch.Generator().manual_seed(hash_seed(*key)))
+def measure_on_cpu(module, measure, device) -> dict:
+    """`measure()` with the module on the CPU for as long as it takes."""
+    module.to("cpu")
+    numbers = measure()
+    module.to(device)
+    return numbers
+
+
+def _descend(loss, step: int, parameters, optimizer, path: Path) -> None:
+    """One step of `optimizer`. Raises GillError, the weights as they were."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -123,7 +135,17 @@ def _step(loss_fn, step: int, key: tuple, parameters, optimizer, path: Path) -> 
             f"{norm.item()} long; lower the rate; {path} stays as it was last saved"
         )
     optimizer.step()
-    return loss.item()
+
+
+def curve(work_dir, stage: str, points: int = 25) -> tuple[list, float]:
+    """(fit, step, loss) from the logs of the stage's fits, thinned, and their seconds together."""
+    rows, seconds = [], 0.0
+    for log in sorted(Path(work_dir).glob(f"{stage}*.jsonl")):
+        told = [row for row in read_rows(log, "training log", "step") if "loss" in row]
+        seconds += told[-1]["seconds"]
+        thinned = told[:: max(1, len(told) // points)] + told[-1:]
+        rows += [(log.stem, row["step"], round(row["loss"], 4)) for row in thinned]
+    return rows, seconds
 
 
 class Checkpoint:
@@ -135,27 +157,29 @@ class Checkpoint:
         if averaged:
             self.parts["ema"] = averaged.ema
 
-    def save(self, step: int, done: bool) -> None:
-        """Write the state after `step` steps; `done`: there will be no more."""
+    def save(self, step: int, seconds: float) -> None:
+        """Write the state after `step` steps, which took `seconds`."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        write_tensors(self.path, {**state, "step": step, "done": done, "settings": self.settings})
+        about = {"step": step, "seconds": seconds, "settings": self.settings}
+        write_tensors(self.path, state | about)
 
-    def restore(self) -> tuple[int, bool]:
-        """Put the state back; the steps behind it, and whether training is done.
+    def restore(self) -> tuple[int, float]:
+        """Put the state back; the steps behind it, and the seconds they took.
 
         Raises GillError where it is damaged or was made by other settings.
         """
         tidy(self.path.parent, self.path.name)
         if not self.path.exists():
-            return 0, False
+            return 0, 0.0
         state = read_tensors(self.path)
-        if isinstance(state, dict) and "settings" in state:  # older ones do not tell
+        try:
             mend = "choose another --work-dir, or remove it to begin anew"
             refuse_other_settings(self.path, state["settings"], self.settings, mend)
-        try:
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
-            return state["step"], state["done"]
+            if "ema" in self.parts:
+                self.parts["ema"].to(next(self.parts["module"].parameters()).device)
+            return state["step"], state["seconds"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(":")
             raise GillError(

@@ -8,58 +8,100 @@ written into the manifest, reached or not.
 from contextlib import contextmanager
 from pathlib import Path
 
+from gill_lite import provenance
 from gill_lite.errors import GillError
 from gill_lite.files import only_one, read_json, sha256, tidy, write_json
-from gill_lite.provenance import library_versions
+from gill_lite.pretraining.loop import curve
+from gill_lite.profiles import MINI
 from gill_lite.world.scene import ATTRIBUTES
 
 STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
-ALONE = ("lm", "trunk", "glide")  # no other stage is trained on them or measured with them
+JOINS = {  # what a stage brings along where it alone joins weights that are there
+    "lm": ("lm",),
+    "trunk": ("trunk",),
+    "denoiser": ("clip", "denoiser"),  # it reads through this CLIP's text tower
+    "glide": ("glide",),
+}
+SHIPPED = {"clip": "clip", "autoencoder": "diffusion/vae"}  # where weights hold a stage's model
 MEASURES = "measures.json"  # of a stage, written when it is whole
+MADE = ("steps", "seed", "size", "world", "device", "command", "git_commit", "machine", "seconds",
+        "curve")  # fmt: skip
 TARGETS = {
-    "clip": {"share_of_oracle": 0.90},
+    "clip": {"share_of_oracle": 0.93} | {f"pooled_{name}": 0.98 for name in ATTRIBUTES},
     "lm": {
-        f"{kind}_{name}": 0.95
+        f"{kind}_{name}": 0.97
         for kind in ("story", "dialogue", "state_probe")
         for name in ATTRIBUTES
     },
     "autoencoder": {"psnr_db": 28.0},
     "probes": {f"drawn_{name}": 0.99 for name in ATTRIBUTES}
     | {f"autoencoded_{name}": 0.98 for name in ATTRIBUTES},
-    "denoiser": {"seen_mean": 0.95, "novel_mean": 0.85},
+    "denoiser": {"seen_mean": 0.98, "novel_mean": 0.96}
+    | {f"{split}_{name}": 0.97 for split in ("seen", "novel") for name in ("shape", "color")},
     "trunk": {},
-    "glide": {"seen_mean": 0.95, "novel_mean": 0.85},
+    "glide": {"seen_mean": 0.90, "novel_mean": 0.90},
 }
 
 
-def run(stage=None, output_dir="data/mini", work_dir="runs/pretrain/work", seed: int = 0) -> None:
+def run(
+    stage=None, output_dir="data/mini", work_dir="runs/pretrain/work", seed: int = 0,
+    device: str = "auto", size: str | None = None, command: str = "gill-lite pretrain",
+) -> None:  # fmt: skip
     """Train one stage, or all and assemble `output_dir`. Prints each stage's measures.
 
-    One of ALONE joins the weights and the manifest that `output_dir` has already. A language
-    model alone makes a folder of its own, where none is there yet.
+    One of JOINS joins the weights and the manifest that `output_dir` has already. A language
+    model alone makes a folder of its own, where none is there yet. device: "auto" is a GPU where
+    there is one. size: of the language model. command: what was typed, for the manifest.
     Raises GillError for an unknown stage, one whose own inputs are not trained yet, and one
     that another run trains in `work_dir`; different stages may be trained there side by side.
     """
     if stage is not None and stage not in STAGES:
         raise GillError(f"unknown stage '{stage}'; the stages are {', '.join(STAGES)}")
+    if size and stage not in (None, "lm"):
+        raise GillError(f"only the language model comes in sizes, not {stage}; leave --size out")
     work_dir, output_dir = Path(work_dir), Path(output_dir)
+    options = {"seed": seed, "device": chosen_device(device)}
     for name in [stage] if stage else STAGES:
         out = work_dir / "out" / name
         with only_one(out, beside=True), _saving(out):
             tidy(out, MEASURES)
-            measures = train_stage(name, work_dir, seed, output_dir)
-            write_json(out / MEASURES, {"seed": seed, **measures})
+            sized = {"size": size} if name == "lm" and size else {}
+            measures = train_stage(name, work_dir, output_dir, options | sized)
+            write_json(out / MEASURES, options | sized | made(command, work_dir, name) | measures)
         print(f"{name}: {measures}", flush=True)
     names: tuple[str, ...] = ()
     if all((work_dir / "out" / name / MEASURES).exists() for name in STAGES):
         names = STAGES
-    elif stage in ALONE and (output_dir / "manifest.json").exists():
-        names = (stage,)
+    elif stage in JOINS and (output_dir / "manifest.json").exists():
+        names = JOINS[stage]
     elif stage == "lm":
         names = (stage,)  # for `train --lm DIR/lm`
     if names:
         with only_one(output_dir, beside=True), _saving(output_dir):
             assemble(work_dir / "out", output_dir, names)
+
+
+def chosen_device(device: str) -> str:
+    """The device that "auto" means here, or the one asked for. Raises GillError without a GPU."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise GillError("there is no GPU that torch can use; train with --device cpu")
+    return ("cuda" if there else "cpu") if device == "auto" else device
+
+
+def made(command: str, work_dir: Path, stage: str) -> dict:
+    """How a stage was made: command, commit, machine, seconds and the curve of its loss."""
+    rows, seconds = curve(work_dir, stage)
+    return {
+        "world": MINI.world,
+        "command": command,
+        "git_commit": provenance.git_commit(provenance.repository_root()),
+        "machine": provenance.hardware(),
+        "seconds": round(seconds),
+        "curve": rows,
+    }
 
 
 @contextmanager
@@ -76,10 +118,11 @@ def _saving(folder: Path):
         ) from error
 
 
-def train_stage(name: str, work_dir: Path, seed: int = 0, shipped: Path | None = None) -> dict:
+def train_stage(name: str, work_dir: Path, shipped: Path, options: dict) -> dict:
     """Train one stage into work_dir/out/<name>; returns steps and held-out measures.
 
-    shipped: weights whose CLIP the stage glide takes where the work folder has none.
+    shipped: weights whose CLIP or autoencoder a stage takes where the work folder has none.
+    options: of every stage, seed and device.
     """
     from gill_lite.pretraining import autoencoder as stage_autoencoder
     from gill_lite.pretraining import clip as stage_clip
@@ -88,29 +131,30 @@ def train_stage(name: str, work_dir: Path, seed: int = 0, shipped: Path | None =
     from gill_lite.pretraining import lm as stage_lm
     from gill_lite.pretraining import probes as stage_probes
 
+    stages = {
+        "clip": (stage_clip.train, ()),
+        "lm": (stage_lm.train, ()),
+        "autoencoder": (stage_autoencoder.train, ()),
+        "denoiser": (stage_denoiser.train, ("clip", "autoencoder")),
+        "trunk": (stage_probes.train_trunk, ()),
+        "probes": (stage_probes.train_probes, ()),
+        "glide": (stage_glide.train, ("clip",)),
+    }
+    train, needs = stages[name]
+    folders = [_trained(need, work_dir, shipped, name) for need in needs]
     out = work_dir / "out" / name
     out.mkdir(parents=True, exist_ok=True)
-    if name == "clip":
-        return stage_clip.train(work_dir, out, seed)
-    if name == "lm":
-        return stage_lm.train(work_dir, out, seed)
-    if name == "autoencoder":
-        return stage_autoencoder.train(work_dir, out, seed)
-    if name == "trunk":
-        return stage_probes.train_trunk(work_dir, out, seed)
-    if name == "probes":
-        return stage_probes.train_probes(work_dir, out, seed)
-    needs = [work_dir / "out" / stage for stage in ("clip", "autoencoder")]
-    if name == "glide":
-        needs = needs[:1]
-        if shipped is not None and not (needs[0] / MEASURES).exists():
-            needs = [shipped / "clip"]
-    for need in needs:
-        whole = "config.json" if need.parent == shipped else MEASURES  # written last
-        if not (need / whole).exists():
-            raise GillError(f"stage {name} needs `gill-lite pretrain {need.name}` first")
-    stage = stage_glide if name == "glide" else stage_denoiser
-    return stage.train(work_dir, *needs, out, seed)
+    return train(work_dir, *folders, out, **options)
+
+
+def _trained(need: str, work_dir: Path, shipped: Path, stage: str) -> Path:
+    """Where the model of a stage is that another needs. Raises GillError where it is not."""
+    own, there = work_dir / "out" / need, shipped / SHIPPED[need]
+    if (own / MEASURES).exists():  # written last
+        return own
+    if (there / "config.json").exists():
+        return there
+    raise GillError(f"stage {stage} needs `gill-lite pretrain {need}` first")
 
 
 def assemble(trained: Path, output_dir: Path, names=STAGES) -> dict:
@@ -127,8 +171,7 @@ def assemble(trained: Path, output_dir: Path, names=STAGES) -> dict:
         about = read_json(trained / name / MEASURES, "stage measures")
         held_out = measures[name]
         stages[name] = {
-            "steps": about["steps"],
-            "seed": about["seed"],
+            **{key: about[key] for key in MADE if key in about},
             "held_out": held_out,
             "targets": TARGETS[name],
             "missed": {k: held_out[k] for k, goal in TARGETS[name].items() if held_out[k] < goal},
@@ -142,7 +185,7 @@ def assemble(trained: Path, output_dir: Path, names=STAGES) -> dict:
             str(p.relative_to(output_dir)): {"sha256": sha256(p), "bytes": p.stat().st_size}
             for p in sorted(files)
         },
-        "libraries": library_versions(),
+        "libraries": provenance.library_versions(),
     }
     write_json(output_dir / "manifest.json", manifest)
     return manifest

@@ -45,14 +45,14 @@ def classification_loss(logits: dict, labels: torch.Tensor) -> torch.Tensor:
     return sum(cross_entropy(v, labels[:, i]) for i, v in enumerate(logits.values())) / len(logits)
 
 
-def _fit(name, module, work_dir, steps, seed, lr):
+def _fit(name, module, work_dir, steps, seed, lr, device):
     pictures = training_images(work_dir)
     labels = torch.tensor([training_scene(i).labels() for i in range(NUM_IMAGES)])
 
     def loss_fn(step, generator):
         index = torch.randint(NUM_IMAGES, (BATCH,), generator=generator)
-        x = torch.from_numpy(pictures[index.numpy()]).float() / 255
-        return classification_loss(module(degraded(x, generator)), labels[index])
+        x = degraded(torch.from_numpy(pictures[index.numpy()]).float() / 255, generator)
+        return classification_loss(module(x.to(device)), labels[index].to(device))
 
     fit(
         name,
@@ -62,6 +62,7 @@ def _fit(name, module, work_dir, steps, seed, lr):
         steps=steps,
         lr=lr,
         seed=seed,
+        device=device,
         average=0.99,
         measure=lambda: accuracy(module, 200),
         measure_every=200,
@@ -84,27 +85,23 @@ def accuracy(module, count: int = 1000, change=None) -> dict[str, float]:
     }
 
 
-def train_probes(work_dir, out_dir, seed: int = 0, steps: int = PROBE_STEPS, autoencoder=None):
+def train_probes(
+    work_dir, out_dir, seed: int = 0, device: str = "cpu", steps: int = PROBE_STEPS
+) -> dict:
     """Train, measure and save the attribute probes. Returns the measures."""
     from safetensors.torch import save_file
 
     torch.manual_seed(seed)
-    module = _fit("probes", Probes(), work_dir, steps, seed, lr=2e-3)
+    module = _fit("probes", Probes(), work_dir, steps, seed, 2e-3, device)
     save_file(module.state_dict(), out_dir / "model.safetensors")
-    result = {f"drawn_{n}": v for n, v in accuracy(module).items()}
-    if autoencoder is not None:
-        from gill_lite.pretraining.autoencoder import reconstruct
-
-        again = accuracy(module, 500, lambda x: reconstruct(autoencoder, x))
-        result |= {f"autoencoded_{n}": v for n, v in again.items()}
-    return {"steps": steps, **result}
+    return {"steps": steps} | {f"drawn_{n}": v for n, v in accuracy(module).items()}
 
 
-def train_trunk(work_dir, out_dir, seed: int = 0, steps: int = TRUNK_STEPS):
+def train_trunk(work_dir, out_dir, seed: int = 0, device: str = "cpu") -> dict:
     """Train, measure and save the perceptual trunk (AlexNet features only)."""
     from safetensors.torch import save_file
 
     torch.manual_seed(seed)
-    module = _fit("trunk", TrunkClassifier(), work_dir, steps, seed, lr=5e-4)
+    module = _fit("trunk", TrunkClassifier(), work_dir, TRUNK_STEPS, seed, 5e-4, device)
     save_file(module.features.state_dict(), out_dir / "model.safetensors")
-    return {"steps": steps, **accuracy(module)}
+    return {"steps": TRUNK_STEPS, **accuracy(module)}

@@ -9,6 +9,7 @@ from itertools import product
 
 from gill_lite.world import language as lang
 from gill_lite.world.scene import ATTRIBUTES, rng_for, sample_scene
+from gill_lite.world.telling import TELLING, Telling
 
 LEADS = tuple(
     f"{a} {b}".strip()
@@ -31,25 +32,25 @@ PROBE_LEAD = "so the picture shows"
 RESTATE = 0.25  # chance of a restatement after a sentence within a document
 
 
-def restatement(stated: dict, rng) -> str:
+def restatement(stated: dict, rng, telling: Telling = TELLING) -> str:
     """The present state told again: key words, a plain caption, or a lead phrase and a sentence."""
     kind = rng.random()
-    if kind < 0.45:
+    if kind < telling.key_words:
         return lang.tags(stated, rng)
     noun, phrases = lang.noun_phrase(stated), lang.place_phrases(stated, rng)
     told = " ".join([noun, *phrases]) + " ."
-    if kind < 0.65:
+    if kind < telling.key_words + telling.plain:
         return told if rng.random() < 0.5 else lang.sentences(stated, rng)
     return f"{lang.pick(rng, LEADS)} {told}"
 
 
-def _with_restatements(parts, states, rng) -> str:
+def _with_restatements(parts, states, rng, telling) -> str:
     text = []
     for i, (part, stated) in enumerate(zip(parts, states)):
         text.append(part)
         last = i == len(parts) - 1
         while stated and rng.random() < (0.6 if last else RESTATE):
-            text.append(restatement(stated, rng))
+            text.append(restatement(stated, rng, telling))
     return " ".join(text)
 
 
@@ -63,30 +64,32 @@ def dialogue_states(scene, topics) -> list[dict]:
     return states
 
 
-def document(key: int, captions_only: bool = False, seed: int = 0) -> str:
+def document(
+    key: int, captions_only: bool = False, seed: int = 0, telling: Telling = TELLING
+) -> str:
     """Training document number `key`: the same key and seed give the same text."""
     rng = rng_for("document", seed, key)
     kind = rng.random()
     if captions_only or kind < 0.25:
         scene = sample_scene(rng)
         stated = lang.mentioned(scene, rng)
-        text = lang.caption(scene, rng, tuple(stated))
-        return _with_restatements([text], [stated], rng)
+        text = lang.caption(scene, rng, tuple(stated), telling)
+        return _with_restatements([text], [stated], rng, telling)
     if kind < 0.65:
-        told = lang.story(rng)
-        return _with_restatements(told.captions, told.stated, rng)
+        told = lang.story(rng, telling=telling)
+        return _with_restatements(told.captions, told.stated, rng, telling)
     scene = sample_scene(rng)
     rounds, topics = lang.dialogue_with_topics(scene, rng)
     parts = [lang.dialogue_text([r]) for r in rounds]
     keep = int(rng.integers(1, len(parts) + 1)) if rng.random() < 0.3 else len(parts)
-    return _with_restatements(parts[:keep], dialogue_states(scene, topics)[:keep], rng)
+    return _with_restatements(parts[:keep], dialogue_states(scene, topics)[:keep], rng, telling)
 
 
-def vocabulary() -> list[str]:
+def vocabulary(telling: Telling = TELLING) -> list[str]:
     """Every word of the language, sorted."""
     words = {word for lead in LEADS for word in lead.split()}
     words.update(value for values in ATTRIBUTES.values() for value in values)
     for key in range(3000):
-        words.update(document(key).lower().replace(":", " : ").split())
-        words.update(lang.story(rng_for("vocabulary", key)).captions[1].split())
+        words.update(document(key, telling=telling).lower().replace(":", " : ").split())
+        words.update(lang.story(rng_for("vocabulary", key), telling=telling).captions[1].split())
     return sorted(words)

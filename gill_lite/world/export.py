@@ -54,8 +54,8 @@ def export(
 ) -> ExportPaths:  # fmt: skip
     """Write the world's evaluation sets into the new folder `directory`, whole or not at all.
 
-    split: "seen", "novel" or "any" scenes. The example of a number depends on (seed, split,
-    number) alone, so a larger export begins with the smaller one.
+    split: "seen", "novel" or "any" scenes; of a novel story, the last. The example of a number
+    depends on (seed, split, number) alone, so a larger export begins with the smaller one.
     Raises GillError where a number or split is wrong, or `directory` is there and not empty.
     """
     _check_arguments(num_stories, num_dialogues, num_captions, split)

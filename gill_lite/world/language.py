@@ -7,6 +7,7 @@ means the attributes the words so far pin down, as a dict from attribute to pres
 from dataclasses import dataclass
 
 from gill_lite.world.scene import ATTRIBUTES, Scene, is_novel, other_value, sample_scene
+from gill_lite.world.telling import TELLING, Telling
 
 POSITION = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
 PLACE = {
@@ -16,15 +17,13 @@ PLACE = {
     "snow": "in the snow",
 }
 TIME = {"day": ("by day", "in the day"), "night": ("at night", "in the night")}
-FILLERS = (
-    "{it} waited .",
-    "{it} smiled .",
-    "what a sight !",
-    "nobody said a word .",
-    "{it} was happy .",
-    "time went by .",
-    "{it} sang a song .",
-    "it was quiet .",
+PRESENT = ("", "", "there is ", "we see ")
+PAST = ("we saw ", "there was ", "we met ", "i found ")
+BEGINNINGS = (
+    "we went on a trip .",
+    "it was our first trip .",
+    "we had waited for this .",
+    "my friends took me along .",
 )
 MENTION = 0.75  # chance that a caption mentions an attribute
 ROUNDS = 10
@@ -61,10 +60,10 @@ def place_phrases(stated: dict, rng) -> list[str]:
     return shuffled(rng, phrases)
 
 
-def sentence(stated: dict, rng) -> str:
+def sentence(stated: dict, rng, leads=PRESENT) -> str:
     """One sentence that names every stated attribute."""
     noun, phrases = noun_phrase(stated), place_phrases(stated, rng)
-    lead = pick(rng, ("", "", "there is ", "we see "))
+    lead = pick(rng, leads)
     if phrases and rng.random() < 0.3:
         return f"{phrases[0]} , {' '.join([lead + noun, *phrases[1:]])} ."
     return " ".join([lead + noun, *phrases]) + " ."
@@ -106,16 +105,48 @@ def mentioned(scene: Scene, rng) -> dict[str, str]:
             return stated
 
 
-def caption(scene: Scene, rng, attributes=None) -> str:
-    """A caption that mentions `attributes`, by default a random subset; one sentence or several."""
+def fragment(stated: dict, rng) -> str:
+    """What alt-text often is: "red ball , at the beach ." """
+    phrases = place_phrases(stated, rng)
+    return pick(rng, (" ", " , ")).join([noun_phrase(stated, "").strip(), *phrases]) + " ."
+
+
+def event(stated: dict, rng) -> str:
+    """An attribute told as what happened, or the object doing something that no picture tells:
+    "a ball that turned blue at the beach ." """
+    names = [name for name in EVENTS if name in stated]
+    if not names or rng.random() < 0.3:
+        happened, rest = pick(rng, ("waiting", "smiling", "singing a song")), stated
+    else:
+        name = pick(rng, names)
+        happened = pick(rng, EVENTS[name]).format(v=stated[name])
+        rest = {n: v for n, v in stated.items() if n != name}
+    return " ".join([noun_phrase(rest), happened, *place_phrases(rest, rng)]) + " ."
+
+
+EVENTS = {
+    "shape": ("that became a {v}", "that changed into a {v}"),
+    "color": ("that turned {v}", "that became {v}", "painted {v}"),
+    "size": ("that became {v}",),
+    "position": ("that moved to the {v}", "that rolled to the {v}"),
+    "place": ("that went to the {v}",),
+}
+FORMS = {
+    "sentence": sentence,
+    "sentences": sentences,
+    "twice": lambda stated, rng: f"{sentences(stated, rng)} {sentences(stated, rng)}",
+    "fragment": fragment,
+    "event": event,
+}
+
+
+def caption(scene: Scene, rng, attributes=None, telling: Telling = TELLING) -> str:
+    """A caption that mentions `attributes`, by default a random subset, in a form of `telling`."""
     stated = scene.as_dict()
     stated = mentioned(scene, rng) if attributes is None else {n: stated[n] for n in attributes}
     kind = rng.random()
-    if kind < 0.55:
-        return sentence(stated, rng)
-    if kind < 0.85:
-        return sentences(stated, rng)
-    return f"{sentences(stated, rng)} {sentences(stated, rng)}"  # a talkative writer
+    form = next(form for form, below in telling.captions.items() if kind < below)
+    return FORMS[form](stated, rng)
 
 
 @dataclass(frozen=True)
@@ -127,11 +158,11 @@ class Story:
     stated: tuple[dict[str, str], ...]
 
 
-def _subject(stated: dict, rng) -> str:
+def _subject(stated: dict, rng, telling: Telling) -> str:
     """ "it", or the object named by some of its present attributes, as later sentences do."""
-    if rng.random() < 0.4:
+    if rng.random() < telling.unnamed:
         return "it"
-    kept = {n: v for n, v in stated.items() if n == "shape" or rng.random() < 0.5}
+    kept = {n: v for n, v in stated.items() if n == "shape" or rng.random() < telling.epithets}
     phrase = noun_phrase(kept, "the")
     return f"{phrase} {PLACE[kept['place']]}" if "place" in kept and rng.random() < 0.3 else phrase
 
@@ -149,34 +180,54 @@ def _change(name: str, value: str, it: str, rng) -> str:
     return pick(rng, forms[name]).format(it=it, v=value, p=where)
 
 
-def _next_panel(scene, stated, rng, split):
-    """One later sentence: a change (half), an addition, or nothing new."""
-    kind, it = rng.random(), _subject(stated, rng)
+def _next_panel(scene, stated, rng, split, telling):
+    """One later sentence: a change, an addition, or nothing new."""
+    kind, it = rng.random(), _subject(stated, rng, telling)
     hidden = [name for name in ATTRIBUTES if name not in stated]
-    if kind < 0.5:
+    if kind < telling.change:
         name = pick(rng, tuple(ATTRIBUTES))
         value = other_value(rng, name, getattr(scene, name))
         changed = scene.change(**{name: value})
-        if split == "any" or is_novel(changed) == (split == "novel"):
+        if split == "any" or not is_novel(changed):
             return _change(name, value, it, rng), changed, {**stated, name: value}
-    if kind < 0.8 and hidden:
+    if kind < telling.change + telling.add and hidden:
         name = pick(rng, hidden)
         value = getattr(scene, name)
         return fact(name, value, rng, it), scene, {**stated, name: value}
-    return pick(rng, FILLERS).format(it=it), scene, stated
+    return pick(rng, telling.narrative).format(it=it), scene, stated
 
 
-def story(rng, split: str = "seen") -> Story:
-    """Five sentences about one scene: the first describes, the next change, add, or say nothing."""
+def _opening(scene: Scene, rng, telling: Telling) -> tuple[str, dict]:
+    """A story's first sentence, and what it states."""
+    if telling.opening is None:
+        stated = mentioned(scene, rng)
+        if rng.random() < 0.5:  # leave more for later sentences and pictures to tell
+            stated = {n: v for n, v in stated.items() if n == "shape" or rng.random() < 0.6}
+        stated = stated or {"shape": scene.shape}
+        return sentence(stated, rng), stated
+    stated = {n: v for n, v in scene.as_dict().items() if rng.random() < telling.opening}
+    if not stated:
+        return pick(rng, BEGINNINGS), stated
+    if stated.keys() <= {"place", "time"}:
+        return f"we were {' '.join(place_phrases(stated, rng))} .", stated
+    return sentence(stated, rng, PAST), stated
+
+
+def story(rng, split: str = "seen", telling: Telling = TELLING) -> Story:
+    """Five sentences about one scene: the first opens, the next change, add, or say nothing.
+
+    split: of every scene, "seen" or "any"; "novel" is of the last, the others are as they come.
+    """
+    if split == "novel":
+        while not is_novel((told := story(rng, "any", telling)).scenes[-1]):
+            pass
+        return told
     scene = sample_scene(rng, split)
-    stated = mentioned(scene, rng)
-    if rng.random() < 0.5:  # leave more for later sentences and pictures to tell
-        stated = {n: v for n, v in stated.items() if n == "shape" or rng.random() < 0.6}
-    stated = stated or {"shape": scene.shape}
-    captions, scenes, known = [sentence(stated, rng)], [scene], [stated]
+    text, stated = _opening(scene, rng, telling)
+    captions, scenes, known = [text], [scene], [stated]
     for _ in range(PANELS - 1):
-        text, scene, stated = _next_panel(scene, stated, rng, split)
-        captions.append(text)
+        text, scene, stated = _next_panel(scene, stated, rng, split, telling)
+        captions.append(text.replace(" is ", f" {telling.verb} "))
         scenes.append(scene)
         known.append(stated)
     return Story(tuple(captions), tuple(scenes), tuple(known))

@@ -182,10 +182,11 @@ def test_train_replaces_what_the_profile_says(trained):
 def test_choices_are_the_ones_the_code_knows():
     from gill_lite.model.backbones import QUANTIZE
     from gill_lite.model.mappers import MAPPERS, RETRIEVAL_ONLY
+    from gill_lite.pretraining.lm import SIZES
     from gill_lite.pretraining.pretrain import STAGES
     from gill_lite.training.step import PRECISIONS
 
-    assert world.STAGES == STAGES
+    assert world.STAGES == STAGES and world.SIZES == tuple(SIZES)
     assert set(train.MAPPERS) == {*MAPPERS, RETRIEVAL_ONLY}
     assert train.PRECISIONS == PRECISIONS and options.QUANTIZE == QUANTIZE
 
@@ -195,13 +196,20 @@ def test_pretrain_and_export_pass_their_options_on(stand_in):
 
     calls = stand_in("gill_lite.pretraining.pretrain", "run")
     assert cli.main(["pretrain"]) == 0
-    assert cli.main("pretrain clip --seed 1 -o a --work-dir b".split()) == 0
-    defaults = (None, Path("runs/pretrain/mini"), Path("runs/pretrain/work"), 0)
-    assert [args for _, args, _ in calls] == [defaults, ("clip", Path("a"), Path("b"), 1)]
+    assert cli.main("pretrain lm --seed 1 -o a --work-dir b --device cpu --size 64x2".split()) == 0
+    folders = {"output_dir": Path("runs/pretrain/mini"), "work_dir": Path("runs/pretrain/work")}
+    defaults = {"stage": None, **folders, "seed": 0, "device": "auto", "size": None}
+    given = {"stage": "lm", "output_dir": Path("a"), "work_dir": Path("b"), "seed": 1}
+    given |= {"device": "cpu", "size": "64x2"}
+    assert [{**options, "command": ""} for _, _, options in calls] == [
+        {**defaults, "command": ""}, {**given, "command": ""}
+    ]  # fmt: skip
+    assert calls[0][2]["command"] == "gill-lite pretrain"
     calls = stand_in("gill_lite.world.export", "export")
-    assert cli.main("export out --num-stories 4 --seed 3".split()) == 0
+    assert cli.main("export out --num-stories 4 --seed 3 --split novel".split()) == 0
     numbers = {"num_stories": 4, "num_dialogues": 300, "num_captions": 300, "seed": 3}
-    assert calls[-1] == ("export", (Path("out"),), {**numbers, "progress": True})
+    more = {"split": "novel", "progress": True}
+    assert calls[-1] == ("export", (Path("out"),), numbers | more)
 
 
 def test_an_interrupt_is_one_line_and_130(monkeypatch, capsys):

@@ -10,6 +10,7 @@ import torch
 from gill_lite.errors import GillError
 from gill_lite.files import DATA
 from gill_lite.model.backbones import check_files
+from gill_lite.pretraining import denoiser as stage_denoiser
 from gill_lite.pretraining import glide as stage_glide
 from gill_lite.pretraining import pretrain
 from gill_lite.world.glide import load_glide
@@ -117,10 +118,9 @@ def test_bad_input_is_one_sentence(glide, tmp_path):
 @pytest.fixture
 def small_stage(monkeypatch):
     """A stage of 16 channels, batches of 2 and 32 pictures."""
-    monkeypatch.setattr(stage_glide, "NUM_IMAGES", 32)
+    monkeypatch.setattr(stage_denoiser, "NUM_IMAGES", 32)
     monkeypatch.setattr(stage_glide, "BATCH", 2)
-    for name in ("STEPS", "SCHEDULE", "UNTIL"):
-        monkeypatch.setattr(stage_glide, name, 2)
+    monkeypatch.setattr(stage_glide, "STEPS", 2)
     fake = np.random.default_rng(0).integers(0, 255, (32, 3, 64, 64), np.uint8)
     monkeypatch.setattr(stage_glide, "training_images", lambda work_dir: fake)
     build = stage_glide.build
@@ -135,24 +135,11 @@ def weights(directory):
     )
 
 
-def test_training_moves_text_and_picture_and_goes_on_after_a_kill(
-    small_stage, monkeypatch, tmp_path
-):
-    whole, halved = tmp_path / "whole", tmp_path / "halved"
-    for folder in (whole, halved):
-        folder.mkdir()
-    assert stage_glide.train(whole, CLIP, whole / "out") == {"steps": 4}
-    monkeypatch.setattr(stage_glide, "UNTIL", 1)
-    stage_glide.train(halved, CLIP, halved / "out")
-    state = torch.load(halved / "glide-2.pt", weights_only=True)
-    torch.save({**state, "done": False}, halved / "glide-2.pt")  # as a kill at step 1 leaves it
-    monkeypatch.setattr(stage_glide, "UNTIL", 2)
-    stage_glide.train(halved, CLIP, halved / "out")
-    once, twice = weights(whole / "out"), weights(halved / "out")
-    assert all(torch.equal(once[k], twice[k]) for k in once)
-    fresh = stage_glide.build(0)
+def test_training_moves_text_and_picture(small_stage, tmp_path):
+    assert stage_glide.train(tmp_path, CLIP, tmp_path / "out") == {"steps": 2}
+    made, fresh = weights(tmp_path / "out"), stage_glide.build(0)
     start = {**fresh.text_encoder.state_dict(), **fresh.unet.state_dict()}
-    moved = [k for k in once if k in start and not torch.equal(once[k], start[k])]
+    moved = [k for k in made if k in start and not torch.equal(made[k], start[k])]
     assert any("token_embedding" in k for k in moved) and any("conv_in" in k for k in moved)
 
 
@@ -189,13 +176,9 @@ def test_it_joins_the_manifest_and_leaves_the_other_entries(small_stage, monkeyp
     before["stages"].pop("glide", None)
     pretrain.run("glide", mini, work)
     after = check_files(mini)
-    assert after["stages"].pop("glide") == {
-        "steps": 4,
-        "seed": 0,
-        "held_out": {"seen_mean": 0.96, "novel_mean": 0.5},
-        "targets": {"seen_mean": 0.95, "novel_mean": 0.85},
-        "missed": {"novel_mean": 0.5},
-    }
+    told = after["stages"].pop("glide")
+    assert told["held_out"] == {"seen_mean": 0.96, "novel_mean": 0.5}
+    assert told["missed"] == {"novel_mean": 0.5} and told["steps"] == 2
     assert after["stages"] == before["stages"]
     assert "glide/unet/diffusion_pytorch_model.safetensors" in after["files"]
     assert {weight.dtype for weight in weights(mini / "glide").values()} == {torch.float16}
