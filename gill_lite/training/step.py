@@ -98,7 +98,8 @@ class Stepper:
             sums = sums + torch.stack(parts).detach()
         if in_advance is not None:
             sums[2] = in_advance
-        return Losses.of(*processes.add_up(sums), weight)
+        captioning, img_lm, retrieval, generation = processes.add_up(sums)
+        return Losses.of(captioning, img_lm, retrieval, generation, weight)
 
     def contrast(self, text: Tensor, image: Tensor, logit_scale: Tensor) -> Tensor:
         """This process's share of the InfoNCE of all pairs; `text`, `image` are its rows."""

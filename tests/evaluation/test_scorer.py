@@ -72,8 +72,8 @@ def test_clip_reads_pictures_of_its_size_as_its_processor_would(world):
 
 
 def test_large_pictures_are_compared_at_256_pixels_and_small_ones_as_they_are(world):
-    judge = Judge(tiny.backbones(), ("lpips",))
-    seen = []
+    judge, seen = Judge(tiny.backbones(), ("lpips",)), []
+    judge.perceptual = tiny.Squares()
     judge.perceptual.register_forward_pre_hook(lambda _, pair: seen.append(pair[0].shape[-1]))
     for size in (16, 300):
         judge.lpips(torch.rand(1, 3, size, size), [torch.rand(3, 40, 30)])

@@ -67,8 +67,8 @@ def test_a_row_of_a_pair(monkeypatch):
         logits["time"] = 1 - logits["time"]  # the one attribute that is wrong
         return logits
 
-    responder = SimpleNamespace(backbones=SimpleNamespace(probes=probes))
-    scorer = pairs.PairScorer({0: responder}, asked)
+    scorer = pairs.PairScorer({0: SimpleNamespace()}, asked)
+    scorer.probes = probes
     hits = SimpleNamespace(indices=torch.tensor([[3]]), scores=torch.tensor([[0.25]]))
     item = pairs.items_of(asked, [0])[0]
     row = scorer.score([item], hits, torch.zeros(1, 3, 64, 64))[0]
