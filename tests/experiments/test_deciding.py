@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from gill_lite.answering.decision import load_decision
 from gill_lite.answering.gallery import drawn_gallery
 from gill_lite.course import lab
 from gill_lite.datasets.partiprompts import confident_label
@@ -55,7 +56,7 @@ def test_matches_counts_attributes():
     assert questions.matches(scene, scene.change(size=other)) == 5
 
 
-def test_a_row_of_a_pair(monkeypatch):
+def test_a_row_of_a_pair():
     """The retrieved picture is scored by its scene, the generated one by the probes."""
     asked = questions.make(2)
     values = [len(v) for v in ATTRIBUTES.values()]
@@ -121,6 +122,14 @@ def test_the_fit_never_looks_at_the_test_part():
     assert choices.fit_threshold(other_features[:, 1], other_labels, parts) == threshold
     with pytest.raises(GillError, match="no prompt of the validation part"):
         choices.fit_linear(features, labels, np.where(parts == "validation", "test", parts))
+
+
+def test_the_classifier_of_each_seed_is_kept_where_its_joints_lie(tmp_path):
+    features, labels, parts = cloud()
+    frame = pd.DataFrame({"seed": 1, "label": labels, "part": parts})
+    choices.save_decisions(frame, {1: features}, tmp_path)
+    model, _ = choices.fit_linear(features, labels, parts)
+    np.testing.assert_array_equal(load_decision(tmp_path / "gill-1").weight, model.weight)
 
 
 def table():
