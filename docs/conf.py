@@ -5,6 +5,7 @@ Whatever a page shows or runs lies beside it: no font, script or style comes fro
 
 import base64
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import nbformat
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from ipython_pygments_lexers import IPython3Lexer
+from sphinx.addnodes import pending_xref
 from sphinx.util.logging import getLogger
 
 from gill_lite import __version__
@@ -125,10 +128,21 @@ def cards_of_chapters(app) -> str:
 def complete(app, docname: str, source: list[str]) -> None:
     """What only the site has: the start page's cards and sidebar, the gallery's pictures."""
     if docname == root_doc:
-        before, *sections = source[0].split("\n## ")
+        text = re.sub(r"^\[!\[.*\n", "", source[0], flags=re.M)  # badges come from elsewhere
+        before, *sections = text.split("\n## ")
         source[0] = "\n## ".join([before + CARDS, *sections]) + contents()
     if docname == "docs/gallery":
         source[0] += cards_of_chapters(app)
+
+
+def without_folders(app, doctree) -> None:
+    """Links to folders of the repository, which the site does not show, become their words."""
+    for link in list(doctree.findall(pending_xref)):
+        if (
+            link["reftype"] == "myst"
+            and (Path(doctree["source"]).parent / link["reftarget"]).is_dir()
+        ):
+            link.replace_self(link.children)
 
 
 def finish(app, problem) -> None:
@@ -162,7 +176,9 @@ def is_field(app, what, name, value, *_) -> bool | None:
 
 def setup(app) -> None:
     """Sphinx calls this."""
+    app.add_lexer("python", IPython3Lexer)  # cells have lines with % and !
     app.add_html_math_renderer("mathml", formula(False), formula(True))
     app.connect("autodoc-skip-member", is_field)
     app.connect("source-read", complete)
+    app.connect("doctree-read", without_folders)
     app.connect("build-finished", finish)
