@@ -5,7 +5,6 @@ examples (stories); see `report.intervals`.
 """
 
 import copy
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -204,14 +203,14 @@ def _lpips(weights: dict[str, Tensor], heads: bool):
 
 def _alexnet_weights() -> dict:
     """torchvision's AlexNet from its cache, or downloaded into it."""
+    from huggingface_hub import constants
     from torchvision.models import AlexNet_Weights
 
     url = AlexNet_Weights.IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     mend = f"put {url} at {path}, or leave LPIPS out with --metrics clip_similarity"
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     if not path.is_file():
-        if offline:
+        if constants.HF_HUB_OFFLINE:
             raise GillError(f"LPIPS needs torchvision's AlexNet, and HF_HUB_OFFLINE is set: {mend}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

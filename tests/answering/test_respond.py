@@ -359,6 +359,9 @@ def test_every_run_becomes_a_picture_up_to_max_images_and_texts_are_kept(says):
     seeds = [shown.generated[0].seed for shown in every.pictures]
     assert seeds == [picture_seeds(0, "0", place, 1)[0] for place in range(3)]
     assert len(set(seeds)) == 3
+    alone = says(row).respond(["a ball"], max_images=1, num_retrieved=2, **words)
+    cosines = [[one.score for one in answer.first.retrieved] for answer in (every, alone)]
+    assert cosines[0] == pytest.approx(cosines[1]), "a run's own states, not a later one's"
     assert says(row).respond(["a ball"], max_images=0, **words).pictures == []
 
 

@@ -168,7 +168,7 @@ def without(given, *names) -> list[str]:
     ],
 )
 def test_what_is_missing_is_one_sentence(given, tmp_path, capsys, monkeypatch, change, sentence):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert evaluate("1", change(given), tmp_path) == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("gill-lite: ") and sentence in told
@@ -176,7 +176,7 @@ def test_what_is_missing_is_one_sentence(given, tmp_path, capsys, monkeypatch, c
 
 
 def test_lpips_without_its_alexnet_is_one_sentence(given, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     assert evaluate("1", [*given, "--metrics=lpips"], tmp_path / "out") == 2
     told = capsys.readouterr().err
