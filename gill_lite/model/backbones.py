@@ -63,16 +63,10 @@ def with_lm(backbones: Backbones, folder: Path) -> Backbones:
 
     Its files are checked against the manifest beside its folder; errors as in `load_backbones`.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     check_files(folder.parent)
-    where = {"lm": str(folder)}
-    tokenizer = _named(AutoTokenizer.from_pretrained, "lm", where, trust_remote_code=False)
-    dtype, device = backbones.lm.dtype, backbones.lm.device
-    lm = _whole(AutoModelForCausalLM, "lm", where, trust_remote_code=False, dtype=dtype)
-    lm.eval().requires_grad_(False).to(device)
-    check_lm(lm, tokenizer, where["lm"])
-    profile = backbones.profile.replace(lm=where["lm"])
+    options = {"dtype": backbones.lm.dtype}
+    tokenizer, lm = _load_lm({"lm": str(folder)}, options, backbones.lm.device)
+    profile = backbones.profile.replace(lm=str(folder))
     return replace(backbones, profile=profile, lm=lm, tokenizer=tokenizer)
 
 
@@ -114,25 +108,34 @@ def _lm_options(quantize: str, dtype) -> dict:
 
 def _load_models(where: dict, lm_options: dict, device) -> tuple:
     from diffusers.utils import logging as diffusers_logging
-    from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPImageProcessor, CLIPModel
+    from transformers import CLIPImageProcessor, CLIPModel
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # a bar for each shard of a tiny model is noise
     diffusers_logging.disable_progress_bar()
-    dtype, quantised = lm_options["dtype"], "quantization_config" in lm_options
-    if quantised:
-        lm_options = {**lm_options, "device_map": {"": device}}
-    tokenizer = _named(AutoTokenizer.from_pretrained, "lm", where, trust_remote_code=False)
-    lm = _whole(AutoModelForCausalLM, "lm", where, trust_remote_code=False, **lm_options)
-    vision = _whole(CLIPModel, "vision", where, dtype=dtype)
+    dtype = lm_options["dtype"]
+    tokenizer, lm = _load_lm(where, lm_options, device)
+    vision = _whole(CLIPModel, "vision", where, dtype=dtype).to(device)
     processor = _named(CLIPImageProcessor.from_pretrained, "vision", where)
     pipeline = _load_pipeline(where, dtype).to(device)
-    for module in (lm, vision, pipeline.unet, pipeline.vae, pipeline.text_encoder):
+    for module in (vision, pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.eval().requires_grad_(False)
-        if not (quantised and module is lm):
-            module.to(device)
-    check_lm(lm, tokenizer, where["lm"])
     return tokenizer, lm, vision, processor, pipeline
+
+
+def _load_lm(where: dict, options: dict, device) -> tuple:
+    """Tokenizer and language model; GillError where the joints cannot stand on them."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quantised = "quantization_config" in options
+    placed = {"device_map": {"": device}} if quantised else {}
+    tokenizer = _named(AutoTokenizer.from_pretrained, "lm", where, trust_remote_code=False)
+    lm = _whole(AutoModelForCausalLM, "lm", where, trust_remote_code=False, **options, **placed)
+    lm.eval().requires_grad_(False)
+    if not quantised:
+        lm.to(device)
+    check_lm(lm, tokenizer, where["lm"])
+    return tokenizer, lm
 
 
 def _load_pipeline(where: dict, dtype):

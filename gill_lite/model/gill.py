@@ -101,11 +101,7 @@ class Gill(Vocabulary):
         """CLIP's pooled output (B, Dv), before its projection; given as such it is returned."""
         if images.dim() == 2:
             return images.to(self.visual_fc.weight)
-        encoder = getattr(self.vision, "vision_model", self.vision)
-        with torch.no_grad():
-            weight = next(encoder.parameters())
-            pooled = encoder(pixel_values=images.to(weight)).pooler_output
-        return pooled.to(self.visual_fc.weight.dtype)  # (B, Dv)
+        return pooled_output(self.vision, images).to(self.visual_fc.weight.dtype)  # (B, Dv)
 
     def visual_tokens(self, images: Tensor) -> Tensor:
         """Images as K input embeddings of the LM (B, K, D)."""
@@ -230,6 +226,13 @@ def build_gill(profile, backbones, mapper: str = "gill", seed: int = 0) -> Gill:
         torch.manual_seed(seed)
         gill = Gill(backbones.lm, backbones.vision, config)
     return gill.to(next(backbones.lm.parameters()).device)
+
+
+@torch.no_grad()
+def pooled_output(vision: nn.Module, pixel_values: Tensor) -> Tensor:
+    """The pooled output (B, Dv) of CLIP or its vision half for pixels (B, 3, H, W)."""
+    encoder = getattr(vision, "vision_model", vision)
+    return encoder(pixel_values=pixel_values.to(next(encoder.parameters()))).pooler_output
 
 
 def _vision_config(vision: nn.Module):

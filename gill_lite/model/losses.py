@@ -30,10 +30,7 @@ class Losses(NamedTuple):
 
 
 def objective(
-    passes,
-    prompt_targets: Tensor,
-    lm_loss_weight: float = 0.5,
-    retrieval: Tensor | None = None,
+    passes, prompt_targets: Tensor, lm_loss_weight: float = 0.5, retrieval: Tensor | None = None
 ) -> Losses:
     """All losses of one batch from what `Gill.forward` gives (paper Sec. 3: the sum of all).
 
@@ -48,8 +45,7 @@ def objective(
     generation = torch.zeros_like(retrieval)
     if passes.prompt_embeds is not None:
         generation = generation_loss(passes.prompt_embeds, prompt_targets)
-    parts = (passes.captioning, passes.img_lm, retrieval, generation)
-    return Losses.of(*parts, lm_loss_weight)
+    return Losses.of(passes.captioning, passes.img_lm, retrieval, generation, lm_loss_weight)
 
 
 def caption_loss(logits: Tensor, targets: Tensor) -> Tensor:

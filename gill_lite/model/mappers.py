@@ -17,6 +17,7 @@ from gill_lite.errors import GillError
 from gill_lite.model.config import GillConfig
 
 RETRIEVAL_ONLY = "none"  # no generation joint, as in FROMAGe
+PRE_NORM = {"dropout": 0.0, "norm_first": True, "batch_first": True}  # of Transformer layers
 
 
 class NoMapper(nn.Module):
@@ -87,10 +88,8 @@ class GillMapper(nn.Module):
             nhead=config.mapper_heads,
             num_decoder_layers=config.mapper_layers,
             dim_feedforward=config.mapper_ffn,
-            dropout=0.0,
-            norm_first=True,
-            batch_first=True,
             custom_encoder=transformer_encoder(config),
+            **PRE_NORM,
         )
         self.queries = nn.Parameter(torch.randn(1, config.prompt_slots, width))
         self.project_out = nn.Linear(width, config.prompt_width)
@@ -118,14 +117,7 @@ def build_mapper(config: GillConfig, in_width: int) -> nn.Module:
 def transformer_encoder(config: GillConfig) -> nn.TransformerEncoder:
     """Pre-norm layers without dropout, final norm and start values of nn.Transformer."""
     width = config.mapper_width
-    layer = nn.TransformerEncoderLayer(
-        width,
-        config.mapper_heads,
-        config.mapper_ffn,
-        dropout=0.0,
-        norm_first=True,
-        batch_first=True,
-    )
+    layer = nn.TransformerEncoderLayer(width, config.mapper_heads, config.mapper_ffn, **PRE_NORM)
     encoder = nn.TransformerEncoder(
         layer, config.mapper_layers, nn.LayerNorm(width), enable_nested_tensor=False
     )

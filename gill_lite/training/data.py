@@ -5,6 +5,7 @@ Axes: B batch, N images, Dv CLIP's width.
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 from gill_lite.errors import GillError
 from gill_lite.files import write_bytes
 from gill_lite.model.backbones import fingerprint
+from gill_lite.model.gill import pooled_output
 from gill_lite.world.pictures import NUM_IMAGES, drawn, training_caption, training_scene
 
 
@@ -51,13 +53,7 @@ class Order:
     """
 
     def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        seed: int,
-        start: int,
-        steps: int,
-        own: slice = slice(None),
+        self, size: int, batch_size: int, seed: int, start: int, steps: int, own=slice(None)
     ):
         if size < batch_size:
             raise GillError(f"the dataset has {size} pairs, fewer than one batch of {batch_size}")
@@ -151,24 +147,13 @@ def _as_it_is(read: Read) -> Read:
     return read
 
 
-@torch.no_grad()
 def image_features(backbones, images, batch_size: int = 256) -> Tensor:
     """CLIP's pooled output (N, Dv) of an iterable of images, to train on instead of pixels."""
-    encoder = getattr(backbones.vision, "vision_model", backbones.vision)
-    weight = next(encoder.parameters())
-    rows, waiting = [], []
-
-    def encode():
+    rows, images = [], iter(images)
+    # a copy: the processor warns of an array that cannot be written to
+    while waiting := [image.copy() for image in islice(images, batch_size)]:
         pixels = backbones.image_processor(images=waiting, return_tensors="pt").pixel_values
-        rows.append(encoder(pixel_values=pixels.to(weight)).pooler_output.float().cpu())
-        waiting.clear()
-
-    for image in images:
-        waiting.append(image.copy())  # the processor warns of an array that cannot be written to
-        if len(waiting) == batch_size:
-            encode()
-    if waiting:
-        encode()
+        rows.append(pooled_output(backbones.vision, pixels).float().cpu())
     return torch.cat(rows)  # (N, Dv)
 
 

@@ -26,14 +26,7 @@ class TrainState:
     The last `keep` are kept.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        gill: Gill,
-        optimizer: torch.optim.AdamW,
-        settings: dict,
-        keep: int = 2,
-    ):
+    def __init__(self, directory: Path, gill: Gill, optimizer, settings: dict, keep: int = 2):
         if keep < 1:
             raise GillError(f"keep must be at least 1 checkpoint, not {keep}")
         self.directory, self.gill, self.optimizer = directory, gill, optimizer
@@ -43,12 +36,11 @@ class TrainState:
         """Checkpoints there are, oldest first."""
         return sorted(self.directory.glob("state-*.safetensors"))
 
-    def clear(self) -> int:
-        """Remove all checkpoints; the step to start from is 0."""
+    def clear(self) -> None:
+        """Remove all checkpoints."""
         for path in self.files():
             path.unlink()
         self.tidy()
-        return 0
 
     def tidy(self) -> None:
         """Remove what a kill left half-written."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -84,7 +85,7 @@ def train(
     if steps < 1:
         raise GillError(f"steps must be at least 1, not {steps}")
     gill = build_gill(profile, backbones, mapper, seed)
-    group = _group(gill)
+    group = PartialState(cpu=gill.logit_scale.device.type == "cpu")
     part = processes.split_batch(
         profile, group.process_index, group.num_processes, gradient_accumulation_steps
     )
@@ -103,11 +104,11 @@ def train(
         bar = records.bar(loading.batches(order, num_workers), f"train {mapper} {seed}")
         for step, examples in enumerate(bar, start):
             joined = joins(seed, step, profile.join_probability)
-            micro = (examples.rows(rows) for rows in part.micro_batches)
-            row = stepper(
-                step,
-                [make_batch(gill, backbones, m, profile.max_caption_tokens, joined) for m in micro],
-            )
+            batches = [
+                make_batch(gill, backbones, examples.rows(own), profile.max_caption_tokens, joined)
+                for own in part.micro_batches
+            ]
+            row = stepper(step, batches)
             if not all(np.isfinite(value) for value in row.values()):
                 raise GillError(_not_finite(step, order.batch(step), row))
             records.after(step, row)
@@ -155,13 +156,6 @@ class Records:
 def _hold(output_dir, group):
     """Two runs in one folder would spoil it; the main process alone writes there."""
     return only_one(output_dir) if group.is_main_process else nullcontext()
-
-
-def _group(gill: Gill):
-    """Accelerate's view of the processes of this launch."""
-    from accelerate import PartialState
-
-    return PartialState(cpu=gill.logit_scale.device.type == "cpu")
 
 
 # Settings that do not change what a step computes.
