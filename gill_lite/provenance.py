@@ -1,6 +1,5 @@
 """Where a number comes from: code, lock, weights, libraries, machine, time and memory."""
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -45,9 +44,10 @@ def git_commit(root: Path) -> str:
 
 def library_versions() -> dict[str, str]:
     """Name to installed version of the libraries that numbers depend on."""
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in LIBRARIES
-    }
+    from importlib.metadata import version
+
+    versions = {name: version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), **versions}
 
 
 def hardware() -> dict:

@@ -5,14 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gill_lite.cli.options import add_profile, command
+from gill_lite.files import DATA
 from gill_lite.profiles import MINI, PAPER, REVISIONS, get_profile
-from gill_lite.provenance import (
-    git_commit,
-    hardware,
-    library_versions,
-    peak_memory_mb,
-    repository_root,
-)
+from gill_lite.provenance import git_commit, hardware, library_versions, peak_memory_mb
 
 PICTURES = 4  # drawn together to time the mini profile
 UNMEASURED = "see below"
@@ -32,13 +27,12 @@ def run(arguments) -> None:
     name = get_profile(arguments.profile).name
     from gill_lite.model.backbones import FETCH, check_files
 
-    root = repository_root()
-    facts = library_versions() | hardware() | {"git commit": git_commit(root)}
+    facts = library_versions() | hardware() | {"git commit": git_commit(DATA.parent)}
     width = max(map(len, facts))
     for what, value in facts.items():
         print(f"{what:<{width}}  {value}")
     if name == "mini":
-        files = check_files(root / "data" / name)["files"]
+        files = check_files(DATA / name)["files"]
         print(f"weights: all {len(files)} files are as the manifest says")
     else:
         for what, word in FETCH.items():

@@ -7,7 +7,6 @@ safetensors files beside the model's configuration, where from_pretrained finds 
 
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -104,6 +103,7 @@ def fetch_model(plan: Plan, checksums: Checksums) -> Path:
         options |= {"allow_patterns": [*plan.pickles], "local_dir": temporary}
         _ask(repo, "snapshot_download", **options)
         _checked(temporary, plan.pickles, repo)
+        print(f"{repo}: turning its pickles into safetensors")
         names = convert_pickles([temporary / name for name in sorted(plan.pickles)], folder)
         digests |= {name: sha256(folder / name) for name in names}
         shutil.rmtree(temporary)
@@ -127,11 +127,15 @@ def convert_pickles(paths: list[Path], folder: Path) -> list[str]:
             tensors |= torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         except Exception as error:  # unpickling raises anything on damaged bytes
             raise GillError(f"{path} cannot be read safely: {error}; fetch it again") from error
-    with writing(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".converting-") as made:
+    made = folder / ".converting"
+    shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
+    with writing(folder):
+        made.mkdir()
         save_torch_state_dict(tensors, made, max_shard_size=SHARD)
         names = sorted(os.listdir(made))  # "model-..." before "model.safetensors.index.json"
         for name in names:
-            os.replace(Path(made, name), folder / name)
+            os.replace(made / name, folder / name)
+        made.rmdir()
     return names
 
 

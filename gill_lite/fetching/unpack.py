@@ -4,7 +4,6 @@ import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -40,17 +39,20 @@ def unpack(archive, patterns, into, most: int) -> list[Path]:
     where a pattern matches nothing.
     """
     archive, into = Path(archive), Path(into)
-    into.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=into, prefix=".unpacking-") as temporary:
-        try:
-            names = _unpack(archive, patterns, Path(temporary), most)
-        except DAMAGED as error:
-            if isinstance(error, OSError) and error.errno:  # the disk's fault, not the archive's
-                raise GillError(f"cannot unpack {archive}: {error.strerror}") from error
-            raise Refused("damaged", f"archive {archive} is damaged or cut off: {error}") from error
+    temporary = into / ".unpacking"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+    temporary.mkdir(parents=True)
+    try:
+        names = _unpack(archive, patterns, temporary, most)
         for name in names:
             (into / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(Path(temporary, name), into / name)
+            os.replace(temporary / name, into / name)
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno:  # the disk's fault, not the archive's
+            raise GillError(f"cannot unpack {archive}: {error.strerror}") from error
+        raise Refused("damaged", f"archive {archive} is damaged or cut off: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return [into / name for name in names]
 
 

@@ -401,7 +401,7 @@ def weights(tmp_path, monkeypatch):
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     manifest = {"files": {"a.bin": {"sha256": digest, "bytes": 3}}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    monkeypatch.setattr(doctor, "repository_root", lambda: tmp_path)
+    monkeypatch.setattr(doctor, "DATA", tmp_path / "data")
     return folder
 
 

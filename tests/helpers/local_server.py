@@ -22,14 +22,11 @@ class Served:
     content: bytes
     content_type: str = "application/octet-stream"
     etag: str | None = '"v1"'
-    ranges: bool = True  # answers Range
-    if_range: bool = True  # answers If-Range as it should
     statuses: list[int] = field(default_factory=list)  # answers of these come first
     cuts: list[int] = field(default_factory=list)  # bytes of the body before the line is cut
     length: bool = True  # says Content-Length; without it the body ends with the connection
     length_error: int = 0  # added to Content-Length
     redirect: str | None = None
-    then: "Served | None" = None  # takes this one's place after one answer
     hold: threading.Event | None = None  # waits for it after half of the body
     drip: float = 0  # seconds before each byte of the body's second half
     headers: dict[str, str] = field(default_factory=dict)
@@ -106,10 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.owner.log.append((self.command, path, self.headers.get("Range")))
         if path in self.owner.files:
-            served = self.owner.files[path]
-            if served.then is not None:
-                self.owner.files[path] = served.then
-            self.send_file(served)
+            self.send_file(self.owner.files[path])
         elif served := self.hub(path):
             self.send_file(served)
         else:
@@ -128,9 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.plain(served.statuses.pop(0))
         if served.redirect:
             return self.plain(302, {"Location": served.redirect})
-        start, size = self.first_byte(served), len(served.content)
-        if start >= size > 0:
-            return self.plain(416, {"Content-Range": f"bytes */{size}"})
+        start, size = self.first_byte(), len(served.content)
         self.send_response(206 if start else 200)
         headers = {"Content-Type": served.content_type, **served.headers}
         if served.length:
@@ -145,14 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.send_body(served, served.content[start:])
 
-    def first_byte(self, served: Served) -> int:
+    def first_byte(self) -> int:
         found = re.fullmatch(r"bytes=(\d+)-\d*", self.headers.get("Range", ""))
-        if not found or not served.ranges:
-            return 0
-        condition = self.headers.get("If-Range")
-        if served.if_range and condition and condition != served.etag:
-            return 0
-        return int(found[1])
+        return int(found[1]) if found else 0
 
     def send_body(self, served: Served, body: bytes) -> None:
         try:
