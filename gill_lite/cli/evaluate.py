@@ -8,7 +8,6 @@ from pathlib import Path
 from gill_lite.cli.options import (
     DTYPES,
     add_models,
-    add_parts,
     add_table_options,
     command,
     names,
@@ -38,10 +37,18 @@ def add_evaluate(subparsers) -> None:
     parser = command(subparsers, "evaluate", run, text)
     parser.add_argument("table", help="number of the table, for example 1")
     add_table_options(parser)
-    add_parts(parser)
+    _add_parts(parser)
     _add_data(parser)
     _add_model_options(parser)
     _add_machine(parser)
+
+
+def _add_parts(parser) -> None:
+    parts = parser.add_mutually_exclusive_group()
+    text = "compute part i of n only; docs/batch.md"
+    parts.add_argument("--shard", metavar="i/n", default=None, help=text)
+    text = "put the parts in the run folder together"
+    parts.add_argument("--merge", action="store_true", help=text)
 
 
 def _add_data(parser) -> None:

@@ -90,15 +90,6 @@ def add_table_options(parser) -> None:
     add_output(parser, "run folder; the same one again continues (default: runs/<date>)")
 
 
-def add_parts(parser) -> None:
-    """The options --shard and --merge."""
-    parts = parser.add_mutually_exclusive_group()
-    text = "compute part i of n only; docs/batch.md"
-    parts.add_argument("--shard", metavar="i/n", default=None, help=text)
-    text = "put the parts in the run folder together"
-    parts.add_argument("--merge", action="store_true", help=text)
-
-
 # ---- kinds of values ----
 
 
