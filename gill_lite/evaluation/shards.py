@@ -25,7 +25,7 @@ from gill_lite.evaluation.run import (
     run_result,
     scores_by_key,
 )
-from gill_lite.files import read_json, write_json, write_text
+from gill_lite.files import read_json, refuse_other_settings, write_json, write_text
 
 FOLDER = re.compile(r"shard-(\d+)-of-(\d+)")
 
@@ -139,12 +139,9 @@ def _same_run(configs: dict[Shard, dict], run: Path) -> dict:
     """The configuration of the whole, in which all shards must agree."""
     first = next(iter(configs.values())).get("whole", {})
     for shard, config in configs.items():
-        if config.get("whole") != first or config.get("shard") != str(shard):
-            differ = [k for k in first if config.get("whole", {}).get(k) != first[k]]
-            raise GillError(
-                f"shard {shard} in {run} is of another run than the others (it differs in "
-                f"{', '.join(differ) or 'its name'}); remove it and make it anew"
-            )
+        part = {"shard": config.get("shard"), **config.get("whole", {})}
+        mend = "remove it and make it anew, as the other parts were made"
+        refuse_other_settings(shard.folder(run), part, {"shard": str(shard), **first}, mend)
     return first
 
 
