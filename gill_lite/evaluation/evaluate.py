@@ -165,7 +165,7 @@ def results(
         "rows": numbers.result_rows(
             frame, table.topic, table.all_contexts, labels, table.labels, measured=ours
         ),
-        "verdicts": claims.verdict_rows(judged, frame, deciding),
+        "verdicts": [claims.judge(claim, frame, deciding) for claim in judged],
         "spread": spread.rows(frame, table.contexts),
         "verdicts_by_lm": spread.verdicts(judged, frame),
         "counts": run.counts,

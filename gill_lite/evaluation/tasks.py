@@ -9,7 +9,6 @@ reads both.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,8 +46,8 @@ class Context:
 
 
 def captions(count: int, images: int = 0) -> Context:
-    """The last captions of a story, and the pictures of all but the last or of none."""
-    name, label = (f"caption{'s' * (count > 1)}{count}", f"{count} caption{'s' * (count > 1)}")
+    """The last `count` captions of a story, and the first `images` of their pictures."""
+    name, label = f"caption{'s' * (count > 1)}{count}", f"{count} caption{'s' * (count > 1)}"
     if images:
         name, label = f"{name}_images{images}", f"{label}, {images} image{'s' * (images > 1)}"
     return Context(name, count, images, label)
@@ -62,24 +61,12 @@ VISDIAL_CONTEXTS = {
 }
 
 
-def _context(context, known: dict[str, Context]) -> Context:
-    if isinstance(context, Context):
-        return context
-    if context not in known:
-        close = get_close_matches(str(context), known, n=1, cutoff=0.3)
-        hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
-        raise GillError(f"unknown context '{context}'; {hint}")
-    return known[context]
-
-
-def vist_prompt(story, context, image_size: int | None = None) -> list[str | Image.Image]:
+def vist_prompt(story, context: Context, image_size: int | None = None) -> list[str | Image.Image]:
     """What GILL sees of a story: each caption, then its picture, the last caption last.
 
-    context: a name in VIST_CONTEXTS, or a Context (the last `texts` panels, of which the
-    first `images` show their picture; the last panel's is what is asked for).
     image_size: pictures squashed to a square of so many pixels, as the official evaluation does.
+    Raises GillError for a context that shows the last panel's picture, which is asked for.
     """
-    context = _context(context, VIST_CONTEXTS)
     panels = list(zip(story.captions, story.image_paths, strict=True))[-context.texts :]
     if not 0 <= context.images < len(panels):
         raise GillError(f"context '{context.name}' shows {context.images} images, too many")
@@ -92,25 +79,23 @@ def vist_prompt(story, context, image_size: int | None = None) -> list[str | Ima
     return prompt
 
 
-def vist_text(story, context) -> str:
+def vist_text(story, context: Context) -> str:
     """What Stable Diffusion sees of a story: the captions, joined by spaces.
 
     Raises GillError for a context with images: it takes none.
     """
-    context = _context(context, VIST_CONTEXTS)
     if context.images:
         raise GillError(f"Stable Diffusion takes no images, so there is no '{context.name}' for it")
     return " ".join(story.captions[-context.texts :])
 
 
-def visdial_text(dialogue, context) -> str:
+def visdial_text(dialogue, context: Context) -> str:
     """The first rounds of a dialogue as the official evaluation writes them; GILL and SD alike."""
-    context = _context(context, VISDIAL_CONTEXTS)
     rounds = dialogue.rounds[: context.texts]
     return "\n".join(f"Q: {question}?\nA: {answer}" for question, answer in rounds)
 
 
-def visdial_prompt(dialogue, context, image_size: int | None = None) -> list[str]:
+def visdial_prompt(dialogue, context: Context, image_size: int | None = None) -> list[str]:
     """What GILL sees of a dialogue: its first rounds as one text, no caption and no picture."""
     return [visdial_text(dialogue, context)]
 
@@ -136,39 +121,26 @@ class Task:
 
 
 VIST = Task(
-    "vist",
-    "stories",
-    VIST_CONTEXTS,
-    vist_prompt,
-    vist_text,
-    read_vist,
+    "vist", "stories", VIST_CONTEXTS, vist_prompt, vist_text, read_vist,
     lambda story: (story.photo_ids[-1], story.image_paths[-1]),
-)
+)  # fmt: skip
 VISDIAL = Task(
-    "visdial",
-    "dialogues",
-    VISDIAL_CONTEXTS,
-    visdial_prompt,
-    visdial_text,
-    read_visdial,
+    "visdial", "dialogues", VISDIAL_CONTEXTS, visdial_prompt, visdial_text, read_visdial,
     lambda dialogue: (str(dialogue.image_id), dialogue.image_path),
-)
+)  # fmt: skip
 CAPTIONS = Task(
-    "captions",
-    "captions",
-    {"single_caption": Context("single_caption", 1, 0, "a single caption")},
+    "captions", "captions", {"single_caption": Context("single_caption", 1, 0, "a single caption")},
     lambda pair, context, image_size=None: [pair.caption],
     lambda pair, context: pair.caption,
     read_captions,
     lambda pair: (pair.image, pair.image_path),
-)
+)  # fmt: skip
 PROMPTS = Task(  # answered with two pictures, between which to decide
-    "decide",
-    "prompts",
+    "decide", "prompts",
     {split: Context(split, 1, 0, f"{split} scenes") for split in ("seen", "novel")},
     lambda question, context, image_size=None: [question.text],
     lambda question, context: question.text,
-)
+)  # fmt: skip
 
 
 # ---- datasets: the examples of a task ----------------------------------------------------

@@ -77,15 +77,6 @@ class Claim:
     statistic: Statistic
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """A claim, its verdict, and the interval the verdict rests on."""
-
-    claim: Claim
-    verdict: str
-    interval: Interval
-
-
 def read_claims(path=None) -> list[Claim]:
     """The claims of a CSV file. Raises GillError naming the file where its format is broken."""
     path = path or shipped("claims.csv")
@@ -122,22 +113,15 @@ def verdict(interval: Interval, side: str = ">", threshold: float = 0.0) -> str:
 Measured = dict[str, Callable[[Statistic], Interval]]  # metrics that single examples don't have
 
 
-def judge(claim: Claim, frame: pd.DataFrame, measured: Measured | None = None) -> Judgement:
-    """The verdict on a claim from the long table of scores (`scores.scores_frame`).
+def judge(claim: Claim, frame: pd.DataFrame, measured: Measured | None = None) -> dict:
+    """The JSON row of a claim, judged from the long frame of scores (`scores.scores_frame`).
 
+    Keys: id, statement, verdict, difference, low, high, n, undefined, source, statistic.
     measured: what computes a statistic of a metric that is no mean over examples.
     """
     statistic = claim.statistic
     compute = (measured or {}).get(statistic.metric, lambda s: mean_interval(s.per_story(frame)))
-    interval = compute(statistic)
-    return Judgement(claim, verdict(interval, statistic.side, statistic.threshold), interval)
-
-
-def verdict_rows(
-    claims: Iterable[Claim], frame: pd.DataFrame, measured: Measured | None = None
-) -> list[dict]:
-    """A JSON row a claim: id, statement, verdict, difference, low, high, n, undefined, ..."""
-    return [claim_row(claim, judge(claim, frame, measured).interval) for claim in claims]
+    return claim_row(claim, compute(statistic))
 
 
 def claim_row(claim: Claim, interval: Interval) -> dict:
@@ -173,6 +157,6 @@ def count_text(rows: list[dict]) -> str:
 
 
 def verdicts_frame(rows: list[dict]) -> pd.DataFrame:
-    """The verdicts as text, from `verdict_rows` or a results file."""
+    """The verdicts as text, from `judge` or a results file."""
     shown = [(row["statement"], str(Interval.of(row)), row["verdict"]) for row in rows]
     return pd.DataFrame(shown, columns=["the paper says", "our difference", "verdict"])

@@ -61,8 +61,7 @@ def intervals(frame: pd.DataFrame, metric: str) -> dict[tuple[str, str], Interva
 
 def result_rows(
     frame: pd.DataFrame, table: str, contexts: Iterable, metrics: dict[str, str] = MINI_METRICS,
-    methods: dict[str, str] = METHODS, paper: pd.DataFrame | None = None,
-    measured: dict[str, dict] | None = None,
+    methods: dict[str, str] = METHODS, measured: dict[str, dict] | None = None,
 ) -> list[dict]:  # fmt: skip
     """The table as JSON rows: one a (method, context, metric) where we or the paper have a number.
 
@@ -70,7 +69,7 @@ def result_rows(
     Rows follow the order of `methods`, `contexts` (`Context`s) and `metrics`. None: no number.
     measured: metric -> (method, context) -> Interval, where a metric is no mean over examples.
     """
-    paper = paper_results() if paper is None else paper
+    paper = paper_results()
     ours = {metric: intervals(frame, metric) for metric in metrics if metric in frame.columns}
     ours |= measured or {}
     rows = []

@@ -67,8 +67,7 @@ def verdicts(judged: list, frame: pd.DataFrame) -> list[dict]:
         part = part.assign(method="gill")
         others = frame[~frame["method"].isin(known)]
         cells = pd.concat([others, part], ignore_index=True).drop_duplicates(list(FRAME_COLUMNS))
-        told = claims.verdict_rows(about, cells)
-        made += [{"lm": RECIPES[name].lm or "0", **row} for row in told]
+        made += [{"lm": RECIPES[name].lm or "0", **claims.judge(claim, cells)} for claim in about]
     return made
 
 

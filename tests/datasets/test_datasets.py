@@ -22,7 +22,7 @@ from gill_lite.datasets.shards import find_shards, read_shards
 from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
 from gill_lite.errors import GillError
-from gill_lite.evaluation.protocol import visdial_text, vist_prompt
+from gill_lite.evaluation.tasks import VISDIAL_CONTEXTS, VIST_CONTEXTS, visdial_text, vist_prompt
 from gill_lite.world import export as ex
 from gill_lite.world.language import dialogue_text
 from gill_lite.world.scene import is_novel
@@ -267,8 +267,11 @@ def test_visdial_round_trip_is_exact(tmp_path):
     assert reading.examples[1].caption == "picture 2"
     assert reading.examples[1].image_path.name == "VisualDialog_val2018_000000000002.png"
     # the files hold no question marks, the evaluation adds them: the model sees what was said
-    assert visdial_text(reading.examples[0], "rounds10") == dialogue_text(rounds)
-    assert visdial_text(reading.examples[0], "rounds1") == "Q: is it 0 ?\nA: yes , 0 ."
+    assert visdial_text(reading.examples[0], VISDIAL_CONTEXTS["rounds10"]) == dialogue_text(rounds)
+    assert (
+        visdial_text(reading.examples[0], VISDIAL_CONTEXTS["rounds1"])
+        == "Q: is it 0 ?\nA: yes , 0 ."
+    )
 
 
 def few_rounds(record):
@@ -702,7 +705,7 @@ def test_real_photographs_walk_through_the_vist_reader(tmp_path):
     (images / "104.png").unlink()
     (story,) = read_vist(json_path, images, strict=True).examples
     assert story.captions == tuple(texts)
-    prompt = vist_prompt(story, "captions5_images4", image_size=224)
+    prompt = vist_prompt(story, VIST_CONTEXTS["captions5_images4"], image_size=224)
     assert [type(part) is str for part in prompt] == [True, False] * 4 + [True]
     assert all(part.size == (224, 224) and part.mode == "RGB" for part in prompt[1::2])
     true = np.asarray(china, float)

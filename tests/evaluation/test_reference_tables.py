@@ -199,7 +199,7 @@ def test_the_reference_table_and_verdicts_follow_from_its_scores(table, referenc
     rows = numbers.result_rows(frame, topic, table.all_contexts, methods=shown)
     judged = [c for c in claims.read_claims() if c.table == table.topic]
     assert _close(rows, reference["rows"])
-    verdicts = {v["id"]: v["verdict"] for v in claims.verdict_rows(judged, frame)}
+    verdicts = {claim.id: claims.judge(claim, frame)["verdict"] for claim in judged}
     assert verdicts == {v["id"]: v["verdict"] for v in reference["verdicts"]}
 
 

@@ -105,7 +105,7 @@ def test_claims_get_their_interval_and_verdict():
     measured = {frechet.METRIC: fr(100).of_statistic}
     empty = pd.DataFrame(columns=["example", "method", "context", "seed"])
     texts = ["fid: near/c - far/c < 0", "fid: far/c - near/c < 0", "fid: near/d - far/c < 0"]
-    rows = claims.verdict_rows([claim(text) for text in texts], empty, measured)
+    rows = [claims.judge(claim(text), empty, measured) for text in texts]
     expected = fr(100).interval([(1, "near", "c"), (-1, "far", "c")])
     assert rows[0]["difference"] == expected.mean and rows[0]["low"] == expected.low
     verdicts = [row["verdict"] for row in rows]

@@ -48,9 +48,9 @@ def claim(statistic: str) -> cl.Claim:
     ],
 )
 def test_verdict_follows_the_scores(gain, noise, expected):
-    assert cl.judge(claim(ABOVE), scores(gain, noise)).verdict == expected
+    assert cl.judge(claim(ABOVE), scores(gain, noise))["verdict"] == expected
     mirrored = claim("clip_similarity: sd/captions5 - gill/captions5 < 0")
-    assert cl.judge(mirrored, scores(gain, noise)).verdict == expected
+    assert cl.judge(mirrored, scores(gain, noise))["verdict"] == expected
 
 
 @pytest.mark.parametrize(
@@ -79,20 +79,22 @@ def test_threshold_moves_the_line():
 
 
 def test_without_scores_or_without_spread():
-    assert cl.judge(claim(ABOVE), frame({("gill", "captions5"): [1.0, 2.0]})).verdict == cl.NOT_RUN
-    assert cl.judge(claim(ABOVE.replace("clip_similarity", "fid")), scores(0.1, 0.1)).verdict == (
-        cl.NOT_RUN
+    assert (
+        cl.judge(claim(ABOVE), frame({("gill", "captions5"): [1.0, 2.0]}))["verdict"] == cl.NOT_RUN
     )
+    assert cl.judge(claim(ABOVE.replace("clip_similarity", "fid")), scores(0.1, 0.1))[
+        "verdict"
+    ] == (cl.NOT_RUN)
     constant = {("gill", "captions5"): [0.7, 0.7], ("sd", "captions5"): [0.5, 0.5]}
-    assert cl.judge(claim(ABOVE), frame(constant)).verdict == cl.UNDEFINED
+    assert cl.judge(claim(ABOVE), frame(constant))["verdict"] == cl.UNDEFINED
 
 
 def test_stories_are_paired_by_id_not_by_place():
     data = scores(0.1, 0.0001)
     judged = cl.judge(claim(ABOVE), data.sample(frac=1, random_state=0))
-    assert judged.interval.high - judged.interval.low < 0.001
+    assert judged["high"] - judged["low"] < 0.001
     alone = data[~((data.method == "sd") & (data.example == "3"))]  # one story lacks its partner
-    assert cl.judge(claim(ABOVE), alone).interval.n == 79
+    assert cl.judge(claim(ABOVE), alone)["n"] == 79
 
 
 def test_signed_sum_of_cells():
@@ -152,13 +154,13 @@ def test_broken_claims_files_are_named(tmp_path):
         cl.read_claims(path)
 
 
-def test_verdict_rows_survive_json_and_become_a_table():
+def test_rows_of_claims_survive_json_and_become_a_frame():
     import json
 
-    rows = json.loads(json.dumps(cl.verdict_rows([claim(ABOVE)], scores(0.1, 0.05))))
+    rows = json.loads(json.dumps([cl.judge(claim(ABOVE), scores(0.1, 0.05))]))
     assert rows[0]["verdict"] == cl.REPRODUCED and rows[0]["statistic"] == ABOVE
     assert rows[0]["low"] < rows[0]["difference"] < rows[0]["high"] and rows[0]["n"] == 80
     assert cl.verdicts_frame(rows)["our difference"][0].startswith("0.100 [0.0")
     assert cl.verdicts_frame([]).empty
-    empty = cl.verdict_rows([claim(ABOVE)], scores(0.1, 0.05)[:0])
+    empty = [cl.judge(claim(ABOVE), scores(0.1, 0.05)[:0])]
     assert empty[0]["verdict"] == cl.NOT_RUN

@@ -189,8 +189,7 @@ def quality(frame: pd.DataFrame, answers) -> np.ndarray:
 
 def f1_interval(frame: pd.DataFrame, scenes, method: str) -> Interval:
     """Macro F1 of a column of answers against the confident labels, mean over seeds."""
-    counts = confusion(frame.label, frame[method], frame.seed, sorted(set(frame.seed)))
-    return _of_labelled(frame, counts, scenes, macro_f1_of_counts)
+    return f1_lead(frame, scenes, method, ())
 
 
 def f1_lead(frame: pd.DataFrame, scenes, method: str, others: Sequence[str]) -> Interval:
@@ -200,7 +199,7 @@ def f1_lead(frame: pd.DataFrame, scenes, method: str, others: Sequence[str]) -> 
 
     def lead(totals):
         own, *rest = (macro_f1_of_counts(c) for c in np.split(totals, len(methods), axis=-1))
-        return own - np.max(rest, axis=0)
+        return own - (np.max(rest, axis=0) if rest else 0)
 
     return _of_labelled(frame, np.concatenate(counts, axis=1), scenes, lead)
 

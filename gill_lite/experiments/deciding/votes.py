@@ -7,7 +7,7 @@ kinds go through the same label rule and the same measures (paper §3.3).
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -103,14 +103,30 @@ def human_macro_f1(prompts: list[Prompt]) -> float:
     An annotator's own `same` votes are dropped, and so are prompts they did not see. The
     label contains their vote, so this is generous to people.
     """
-    prompts = labelled(prompts)
-    annotators = max((len(prompt.votes) for prompt in prompts), default=0)
-    if not annotators:
+    if not labelled(prompts):
         raise GillError("human performance needs prompts that are labelled gen or ret")
+    return _mean_macro_f1(prompts, lambda prompt, annotator: prompt.label)
+
+
+def left_out_macro_f1(prompts: list[Prompt]) -> float:
+    """As `human_macro_f1`, but against the label that the *other* annotators give.
+
+    Prompts on which they do not agree are left out, and so are the annotator's `same` votes.
+    """
+
+    def label_of_others(prompt: Prompt, annotator: int) -> str:
+        return confident_label(prompt.votes[:annotator] + prompt.votes[annotator + 1 :])
+
+    return _mean_macro_f1(prompts, label_of_others)
+
+
+def _mean_macro_f1(prompts: list[Prompt], label_for: Callable[[Prompt, int], str]) -> float:
     scores = []
-    for annotator in range(annotators):
-        voted = [p for p in prompts if annotator < len(p.votes) and p.votes[annotator] in CLASSES]
-        scores.append(macro_f1([p.label for p in voted], [p.votes[annotator] for p in voted]))
+    for annotator in range(max((len(prompt.votes) for prompt in prompts), default=0)):
+        seen = [p for p in prompts if annotator < len(p.votes) and p.votes[annotator] in CLASSES]
+        pairs = [(label_for(p, annotator), p.votes[annotator]) for p in seen]
+        pairs = [(label, vote) for label, vote in pairs if label in CLASSES]
+        scores.append(macro_f1([label for label, _ in pairs], [vote for _, vote in pairs]))
     return float(np.mean([score for score in scores if score is not None]))
 
 
@@ -142,23 +158,6 @@ def pairwise_kappas(prompts: list[Prompt]) -> list[float]:
         if len({vote for votes in both for vote in votes}) > 1:
             kappas.append(float(cohen_kappa_score(*zip(*both, strict=True), labels=list(VOTES))))
     return kappas
-
-
-def left_out_macro_f1(prompts: list[Prompt]) -> float:
-    """As `human_macro_f1`, but against the label that the *other* annotators give.
-
-    Prompts on which they do not agree are left out, and so are the annotator's `same` votes.
-    """
-    scores = []
-    for annotator in range(max(len(prompt.votes) for prompt in prompts)):
-        pairs = [
-            (confident_label(p.votes[:annotator] + p.votes[annotator + 1 :]), p.votes[annotator])
-            for p in prompts
-            if annotator < len(p.votes)
-        ]
-        pairs = [(label, vote) for label, vote in pairs if label in CLASSES and vote in CLASSES]
-        scores.append(macro_f1([label for label, _ in pairs], [vote for _, vote in pairs]))
-    return float(np.mean([score for score in scores if score is not None]))
 
 
 def shuffled(prompts: list[Prompt], seed: int = 0) -> list[Prompt]:
