@@ -131,7 +131,7 @@ def train_stage(name: str, work_dir: Path, shipped: Path, options: dict) -> dict
     from gill_lite.pretraining import lm as stage_lm
     from gill_lite.pretraining import probes as stage_probes
 
-    stages = {
+    stages: dict[str, tuple] = {
         "clip": (stage_clip.train, ()),
         "lm": (stage_lm.train, ()),
         "autoencoder": (stage_autoencoder.train, ()),

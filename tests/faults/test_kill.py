@@ -139,7 +139,8 @@ def results_of(*names: str, own: str = "."):
                 timed = ("seconds", "time")
                 found[name] = str([[v for v in row.items() if v[0] not in timed] for row in rows])
             if name.endswith("measures.json"):
-                found[name] = {**json.loads((folder / name).read_text()), "seconds": "as it took"}
+                told = json.loads((folder / name).read_text())
+                found[name] = {k: told[k] for k in told if k not in ("seconds", "command")}
         return {**found, "half-written": str(half_written(folder / own))}
 
     return read
