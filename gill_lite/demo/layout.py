@@ -19,10 +19,11 @@ HEAT = """How much the [IMG] tokens of the last picture attend to what stands be
 over all layers, heads and [IMG] tokens, without the beginning of the sequence. It says where the
 model looks, not why it draws what it does."""
 CSS = """
-#page {max-width: 1240px; margin: auto}
-#chat figure {display: inline-block; vertical-align: top; margin: .3em .8em .3em 0; max-width: 15em}
-#chat figure img {width: 10em; max-width: 100%; border-radius: 6px; margin: 0}
-#chat figcaption, #chat details {font-size: .85em; color: var(--body-text-color); opacity: .85}
+#page {max-width: 1240px; margin: auto; gap: .8em}
+#chat figure {display: flex; flex-wrap: wrap; gap: .2em .8em; margin: .3em 0}
+#chat figure img {width: 10em; border-radius: 6px; margin: 0}
+#chat figcaption, #chat details {font-size: .85em; color: var(--body-text-color); max-width: 18em}
+#chat details {flex-basis: 100%; max-width: none}
 #chat details figure img {width: 5em}
 #chat summary, .try button {cursor: pointer}
 #chat p {margin: .2em 0}
@@ -68,13 +69,12 @@ def _conversation(page: Page):
     """The conversation, what is shown beside it, and the buttons under it."""
     note = gr.Markdown(elem_id="note")
     chat = gr.Chatbot(
-        label="Conversation", elem_id="chat", height="58vh", buttons=[], latex_delimiters=[],
+        label="Conversation", elem_id="chat", height="48vh", buttons=[], latex_delimiters=[],
         placeholder="Nothing was said yet.",
     )  # fmt: skip
     box = gr.MultimodalTextbox(
         label="Message", show_label=True, elem_id="message", file_count="multiple",
-        file_types=["image"], placeholder="Write; add pictures with +, by pasting or dropping them",
-        autofocus=True,
+        file_types=["image"], placeholder="Your message: write; attach, paste or drop pictures",
     )  # fmt: skip
     unknown = gr.HTML(elem_id="unknown", js_on_load=None)
     box.change(page.underline, box, unknown, trigger_mode="always_last", **LIGHT)
@@ -87,7 +87,7 @@ def _conversation(page: Page):
                 gr.Radio(list(known), value=known[0], label=name.capitalize(), min_width=200)
                 for name, known in ATTRIBUTES.items()
             ]
-        into = gr.Button("Put it into the message")
+        into = gr.Button("Put it into the message", size="sm")
         into.click(page.draw, [box, *values], box, **LIGHT)
     with gr.Accordion("What the [IMG] tokens read", open=False):
         gr.Markdown(HEAT)
@@ -101,20 +101,37 @@ def _controls(profile) -> list:
     with gr.Accordion("Answers", open=True):
         return [
             gr.Slider(
-                0, 3, 1.3, step=0.1, label="Frequency multiplier for returning images",
+                0,
+                3,
+                1.3,
+                step=0.1,
+                label="Frequency multiplier for returning images",
                 info="higher means more frequent; up to 1 it changes nothing",
             ),  # fmt: skip
             gr.Slider(1, 64, 32, step=1, label="Max # of words"),
             gr.Slider(
-                0, 1, 0, step=0.1, label="Temperature",
+                0,
+                1,
+                0,
+                step=0.1,
+                label="Temperature",
                 info="0 for deterministic, higher for more randomness",
             ),  # fmt: skip
-            gr.Slider(0, 9999, 0, step=1, label="Seed", info="of the noise, and of random words"),
+            gr.Number(
+                0,
+                label="Seed",
+                info="of the noise, and of random words",
+                precision=0,
+                minimum=0,
+                maximum=2**31,
+            ),  # fmt: skip
             gr.Slider(1, 15, guidance, step=0.5, label="Guidance scale"),
             gr.Slider(1, 50, steps, step=1, label="Denoising steps"),
             gr.Slider(1, 4, 1, step=1, label="Candidates", info="drawn and retrieved"),
             gr.Checkbox(True, label="Draw", info="off: retrieve alone"),
-            gr.Checkbox(False, label="GILL rereads its own pictures", info="officially it does not"),
+            gr.Checkbox(
+                False, label="GILL rereads its own pictures", info="officially it does not"
+            ),
         ]
 
 

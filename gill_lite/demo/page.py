@@ -79,11 +79,13 @@ class Page:
                 yield chat, box, read, example.note
 
     def _answer(self, visitor, said: list, how: dict, place: int | None = None):
-        before = list(visitor.turns[:place])
+        """The box is emptied once: the next message may be written while one is answered."""
+        before, box = list(visitor.turns[:place]), EMPTY
         with as_toast():
             for partial in visitor.answer(said, how, place):
-                yield self._chat(before, said, partial), EMPTY, "", ""
-        yield self._chat(visitor.turns), EMPTY, self._read(visitor.turns), ""
+                yield self._chat(before, said, partial), box, "", gr.skip()
+                box = gr.skip()
+        yield self._chat(visitor.turns), box, self._read(visitor.turns), gr.skip()
 
     # ---- turns ---------------------------------------------------------------------------
 
@@ -167,8 +169,8 @@ class Page:
 
     def _chat(self, turns, said=(), partial=()) -> list[dict]:
         return [
-            {"role": role, "content": gr.HTML("".join(pieces), js_on_load=None)}
-            for role, pieces in self.telling.messages(turns, said, partial)
+            {"role": role, "content": gr.HTML(html, js_on_load=None)}
+            for role, html in self.telling.messages(turns, said, partial)
         ]
 
     def _read(self, turns) -> str:

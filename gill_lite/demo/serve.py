@@ -2,17 +2,42 @@
 
 import os
 import socket
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gill_lite.errors import GillError
 
 MAX_BYTES = "10mb"  # of an upload
-HEADERS = {
+HEADERS = [
     # What the page is made of comes from this server alone; pictures stand in it themselves.
-    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+    (
+        b"content-security-policy",
+        b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+class Guard:
+    """The HEADERS on every response, and no pages of others through this server."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        """As an ASGI application, so that answers still stream and who leaves is noticed."""
+
+        async def guarded(message):
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *HEADERS]
+            await send(message)
+
+        if "file=http" in scope.get("path", "").lower():
+            await send({"type": "http.response.start", "status": 403, "headers": HEADERS})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await self.app(scope, receive, guarded)
 
 
 def serve(responder, host: str, port: int) -> None:
@@ -45,27 +70,18 @@ def _application(responder, folder: str):
         raise GillError(
             "the page needs gradio; install it with `pip install gill-lite[demo]`"
         ) from error
-    from pathlib import Path
-
-    from fastapi import FastAPI, Response
+    from fastapi import FastAPI
 
     from gill_lite.demo.layout import CSS, build
     from gill_lite.demo.page import Page
 
     app = FastAPI(openapi_url=None)
-
-    @app.middleware("http")
-    async def guard(request, call_next):
-        if "file=http" in request.url.path.lower():  # gradio would fetch other people's pages
-            return Response(status_code=403)
-        response = await call_next(request)
-        response.headers.update(HEADERS)
-        return response
-
-    font = ["system-ui", "sans-serif"]
+    app.add_middleware(Guard)
+    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(
+        body_text_color_subdued="*neutral_600", input_placeholder_color="*neutral_500"
+    )  # grey that can be read on white
     return gradio.mount_gradio_app(
         app, build(Page(responder, Path(folder))), "/", footer_links=[], run_history=False,
         max_file_size=MAX_BYTES, enable_monitoring=False, pwa=False, mcp_server=False,
-        ssr_mode=False, show_error=True, css=CSS,
-        theme=gradio.themes.Default(font=font, font_mono=["monospace"]),
+        ssr_mode=False, css=CSS, theme=theme,
     )  # fmt: skip

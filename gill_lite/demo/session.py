@@ -50,7 +50,8 @@ class Visitor:
         return self.conversation.turns
 
     def answer(self, said: list, settings: dict, place: int | None = None) -> Iterator[list]:
-        """Say texts and pictures; yields what there is of the answer: texts and a picture.
+        """Say texts and pictures; yields what there is of the answer: texts, and None or what is
+        drawn so far for a picture.
 
         place: the turn that is said anew, with all behind it; by default one more is said. Once
         the iterator has ended the turn is the conversation's; where it is left early the
@@ -69,15 +70,16 @@ class Visitor:
         steps = settings.get("num_inference_steps") or drawing.backbones.profile.num_inference_steps
 
         def work(tell: Callable) -> None:
-            texts = [""]
+            so_far: list = []
 
-            def on_text(text: str) -> None:
-                texts[0] = text
-                tell(list(texts))
+            def on_text(pieces: list) -> None:
+                so_far[:] = pieces
+                tell(pieces)
 
             def on_step(step: int, latents) -> None:
                 if step % max(1, steps // FRAMES) == 0:
-                    tell([*texts, to_pil(drawing.decode(latents[:1])[0])])
+                    image, place = to_pil(drawing.decode(latents[:1])[0]), so_far.index(None)
+                    tell([*so_far[:place], image, *so_far[place + 1 :]])
 
             say(*said, on_text=on_text, on_step=on_step, **settings)
 

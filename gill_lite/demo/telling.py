@@ -19,6 +19,7 @@ from gill_lite.world.language import PLACE, POSITION, TIME, noun_phrase
 from gill_lite.world.scene import ATTRIBUTES
 
 KINDS = {"gen": "generated", "ret": "retrieved"}
+OTHERS = {"gen": "what it would have retrieved", "ret": "what it would have drawn"}
 WIDTH, MARGIN, LINE = 640, 24, 26  # of the saved picture, in pixels
 PICTURE = 192  # its pictures' longer side
 
@@ -46,66 +47,64 @@ class Telling:
         if isinstance(item, str):
             return text(item)
         read = self.words_for(item)
-        about = f"; the probes read: {read}" if read else ""
-        return figure(item, f"A picture you sent{about}", escape(f"your picture{about}"))
+        return figure(item, f"Your picture: {read}".rstrip(": "), f"<b>yours</b>{_read(read)}")
 
     def shown(self, picture: ShownPicture) -> str:
         """A picture of an answer as HTML: why it is shown, and what else there was."""
-        if picture.source is None:
+        order = sorted(KINDS, key=lambda kind: kind != picture.source)
+        candidates = [(KINDS[k], one) for k in order for one in getattr(picture, KINDS[k])]
+        if not candidates:
             return text("(a picture was said, but none could be had)")
-        best, others = None, []
-        for kind in sorted(KINDS, key=lambda kind: kind != picture.source):
-            for one in getattr(picture, KINDS[kind]):
-                if best is None:
-                    best = one
-                else:
-                    others.append(self._candidate(one.image, KINDS[kind], one.score))
-        kind, read = KINDS[picture.source], self.words_for(picture.image)
-        lines = [f"<b>{kind}</b> · {_decision(picture)}"]
-        lines += [f"the probes read: {escape(read)}"] if read else []
-        more = f"<details><summary>{_more(picture)}</summary>{''.join(others)}</details>"
-        alt = f"A {kind} picture: {read}" if read else f"A {kind} picture"
-        return figure(picture.image, alt, "<br>".join(lines), more if others else "")
+        best, *others = [self._candidate(kind, one) for kind, one in candidates]
+        if others:
+            inside = "".join(figure(*one) for one in others)
+            others = [f"<details><summary>{OTHERS[picture.source]}</summary>{inside}</details>"]
+        image, alt, caption = best
+        return figure(image, alt, f"{caption}<br>{_decision(picture)}", *others)
 
-    def _candidate(self, image: Image.Image, kind: str, score: float) -> str:
-        read = self.words_for(image)
-        return figure(image, f"{kind}: {read}", f"{kind}, cosine {score:.2f}<br>{escape(read)}")
+    def _candidate(self, kind: str, one) -> tuple[Image.Image, str, str]:
+        """A picture, what it shows, and its caption."""
+        read = self.words_for(one.image)
+        caption = f"<b>{kind}</b>, cosine {one.score:.2f}{_read(read)}"
+        return one.image, f"A {kind} picture: {read}".rstrip(": "), caption
 
     def messages(self, turns: Sequence, said: Sequence = (), partial: Sequence = ()) -> list:
-        """Turns, and one that is being answered, as (role, [HTML]) pairs."""
+        """Turns, and one that is being answered, as pairs of a role and HTML."""
         told = []
         for turn in turns:
-            told.append(("user", [self.said(item) for item in turn.said]))
-            answer = [self.shown(x) if isinstance(x, ShownPicture) else text(x) for x in turn.answer]
-            if turn.left_out:
-                note = f"(no room for the first {turn.left_out} turns: they were not read)"
-                answer.insert(0, text(note))
-            told.append(("assistant", answer or [text("(the model said nothing)")]))
+            note = f"(no room for the first {turn.left_out} turns: they were not read)"
+            answer = [
+                self.shown(x) if isinstance(x, ShownPicture) else text(x) for x in turn.answer
+            ]
+            answer = [text(note)] * bool(turn.left_out) + (answer or [text("(nothing was said)")])
+            told += [("user", map(self.said, turn.said)), ("assistant", answer)]
         if said:
-            told.append(("user", [self.said(item) for item in said]))
-            told.append(("assistant", [self._growing(item) for item in partial if item != ""]))
-        return [(role, pieces) for role, pieces in told if pieces]
+            told += [
+                ("user", map(self.said, said)),
+                ("assistant", [*map(_growing, partial), text("…")]),
+            ]
+        return [(role, html) for role, pieces in told if (html := "".join(pieces))]
 
-    def _growing(self, item) -> str:
-        if isinstance(item, str):
-            return text(item)
-        return figure(item, "A picture that is being drawn", "being drawn …")
+
+def _read(words: str) -> str:
+    """What the probes read, for those who see; the others hear it instead of the picture."""
+    return f'<br><span aria-hidden="true">the probes read: {escape(words)}</span>' if words else ""
+
+
+def _growing(piece) -> str:
+    """A piece of an answer that is not whole yet."""
+    if isinstance(piece, Image.Image):
+        return figure(piece, "A picture that is being drawn", "being drawn")
+    return text("[IMG]" if piece is None else piece)
 
 
 def _decision(picture: ShownPicture) -> str:
     if picture.forced:
         return "asked for, not said by the model"
     if picture.probabilities is None:
-        return "nothing decides here: drawn pictures go first"
+        return "nothing decides here: what was drawn goes first"
     generate, retrieve = picture.probabilities
     return f"decision: generate {generate:.0%}, retrieve {retrieve:.0%}"
-
-
-def _more(picture: ShownPicture) -> str:
-    return {
-        "gen": "what it would have retrieved, and other candidates",
-        "ret": "what it would have drawn, and other candidates",
-    }[picture.source]
 
 
 def describe(stated: dict) -> str:
@@ -138,15 +137,14 @@ def underlined(pieces: Sequence[tuple[str, bool]]) -> str:
 
 def heat(read: Sequence[Read]) -> str:
     """What the [IMG] tokens read as HTML: the darker, the more attention."""
-    most = max(one.share for one in read)
-    parts = []
+    most, parts = max(one.share for one in read), []
     for one in read:
-        style, share = f"--heat:{one.share / most:.2f}", f"{one.share:.0%}"
-        if isinstance(one.item, str):
-            parts.append(f'<span style="{style}" title="{share}">{escape(one.item)}</span>')
+        share, what = f"{one.share:.0%}", one.item
+        if isinstance(what, str):
+            what = escape(what)
         else:
-            image = f'<img src="{as_uri(png(one.item))}" alt="a picture">'
-            parts.append(f'<span style="{style}" title="{share}">{image} {share}</span>')
+            what = f'<img src="{as_uri(png(what))}" alt="a picture"> {share}'
+        parts.append(f'<span style="--heat:{one.share / most:.2f}" title="{share}">{what}</span>')
     return f"<p>{' '.join(parts)}</p>"
 
 
