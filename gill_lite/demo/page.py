@@ -80,10 +80,12 @@ class Page:
 
     def _answer(self, visitor, said: list, how: dict, place: int | None = None):
         """The box is emptied once: the next message may be written while one is answered."""
-        before, box = list(visitor.turns[:place]), EMPTY
+        before = [*self._chat(visitor.turns[:place]), bubble("user", self.telling.said(said))]
+        box = EMPTY
         with as_toast():
-            for partial in visitor.answer(said, how, place):
-                yield self._chat(before, said, partial), box, "", gr.skip()
+            for pieces in visitor.answer(said, how, place):
+                chat = [*before, bubble("assistant", telling.growing(pieces))]
+                yield chat, box, "", gr.skip()
                 box = gr.skip()
         yield self._chat(visitor.turns), box, self._read(visitor.turns), gr.skip()
 
@@ -167,17 +169,21 @@ class Page:
 
     # ---- what is shown -------------------------------------------------------------------
 
-    def _chat(self, turns, said=(), partial=()) -> list[dict]:
-        return [
-            {"role": role, "content": gr.HTML(html, js_on_load=None)}
-            for role, html in self.telling.messages(turns, said, partial)
-        ]
+    def _chat(self, turns) -> list[dict]:
+        asked = [bubble("user", self.telling.said(turn.said)) for turn in turns]
+        answered = [bubble("assistant", self.telling.answered(turn)) for turn in turns]
+        return [one for pair in zip(asked, answered, strict=True) for one in pair]
 
     def _read(self, turns) -> str:
         """What the [IMG] tokens of the last answer read, where it has a picture."""
         if not turns or not turns[-1].answer.pictures:
             return ""
         return telling.heat(read_by_img(self.responder, session.before_picture(turns)))
+
+
+def bubble(role: str, html: str) -> dict:
+    """A message of the conversation."""
+    return {"role": role, "content": gr.HTML(html, js_on_load=None)}
 
 
 @contextmanager

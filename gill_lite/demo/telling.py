@@ -42,12 +42,20 @@ class Telling:
         stated = {name: ATTRIBUTES[name][int(logits[name].argmax())] for name in ATTRIBUTES}
         return describe(stated)
 
-    def said(self, item) -> str:
-        """An item of a message as HTML."""
-        if isinstance(item, str):
-            return text(item)
-        read = self.words_for(item)
-        return figure(item, f"Your picture: {read}".rstrip(": "), f"<b>yours</b>{_read(read)}")
+    def said(self, items: Sequence) -> str:
+        """A message as HTML."""
+        return "".join(text(x) if isinstance(x, str) else self._sent(x) for x in items)
+
+    def answered(self, turn) -> str:
+        """A turn's answer as HTML."""
+        left_out = f"(no room for the first {turn.left_out} turns: they were not read)"
+        notes = [left_out] * bool(turn.left_out) + ["(nothing was said)"] * (not turn.answer)
+        pieces = [text(x) if isinstance(x, str) else self.shown(x) for x in turn.answer]
+        return "".join([*map(text, notes), *pieces])
+
+    def _sent(self, image: Image.Image) -> str:
+        read = self.words_for(image)
+        return figure(image, f"Your picture: {read}".rstrip(": "), f"<b>yours</b>{_read(read)}")
 
     def shown(self, picture: ShownPicture) -> str:
         """A picture of an answer as HTML: why it is shown, and what else there was."""
@@ -58,9 +66,11 @@ class Telling:
         best, *others = [self._candidate(kind, one) for kind, one in candidates]
         if others:
             inside = "".join(figure(*one) for one in others)
-            others = [f"<details><summary>{OTHERS[picture.source]}</summary>{inside}</details>"]
+            both = picture.generated and picture.retrieved
+            title = OTHERS[picture.source] if both else "other candidates"
+            others = [f"<details><summary>{title}</summary>{inside}</details>"]
         image, alt, caption = best
-        return figure(image, alt, f"{caption}<br>{_decision(picture)}", *others)
+        return figure(image, alt, caption + _decision(picture), *others)
 
     def _candidate(self, kind: str, one) -> tuple[Image.Image, str, str]:
         """A picture, what it shows, and its caption."""
@@ -68,43 +78,28 @@ class Telling:
         caption = f"<b>{kind}</b>, cosine {one.score:.2f}{_read(read)}"
         return one.image, f"A {kind} picture: {read}".rstrip(": "), caption
 
-    def messages(self, turns: Sequence, said: Sequence = (), partial: Sequence = ()) -> list:
-        """Turns, and one that is being answered, as pairs of a role and HTML."""
-        told = []
-        for turn in turns:
-            note = f"(no room for the first {turn.left_out} turns: they were not read)"
-            answer = [
-                self.shown(x) if isinstance(x, ShownPicture) else text(x) for x in turn.answer
-            ]
-            answer = [text(note)] * bool(turn.left_out) + (answer or [text("(nothing was said)")])
-            told += [("user", map(self.said, turn.said)), ("assistant", answer)]
-        if said:
-            told += [
-                ("user", map(self.said, said)),
-                ("assistant", [*map(_growing, partial), text("…")]),
-            ]
-        return [(role, html) for role, pieces in told if (html := "".join(pieces))]
-
 
 def _read(words: str) -> str:
     """What the probes read, for those who see; the others hear it instead of the picture."""
     return f'<br><span aria-hidden="true">the probes read: {escape(words)}</span>' if words else ""
 
 
-def _growing(piece) -> str:
-    """A piece of an answer that is not whole yet."""
-    if isinstance(piece, Image.Image):
-        return figure(piece, "A picture that is being drawn", "being drawn")
-    return text("[IMG]" if piece is None else piece)
+def growing(pieces: Sequence) -> str:
+    """An answer that is not whole yet as HTML: texts, and for a picture None or a first sight."""
+    told = [
+        figure(piece, "A picture that is being drawn", "being drawn")
+        if isinstance(piece, Image.Image)
+        else text(piece or "[IMG]")
+        for piece in pieces
+    ]
+    return "".join([*told, text("…")])
 
 
 def _decision(picture: ShownPicture) -> str:
-    if picture.forced:
-        return "asked for, not said by the model"
     if picture.probabilities is None:
-        return "nothing decides here: what was drawn goes first"
+        return ""
     generate, retrieve = picture.probabilities
-    return f"decision: generate {generate:.0%}, retrieve {retrieve:.0%}"
+    return f"<br>decision: generate {generate:.0%}, retrieve {retrieve:.0%}"
 
 
 def describe(stated: dict) -> str:

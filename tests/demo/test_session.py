@@ -145,7 +145,8 @@ class Tags(HTMLParser):
 
 def test_what_is_shown_is_escaped_and_told_to_those_who_do_not_see(visitor, responder):
     say(visitor, HOSTILE, drawn(BALL), num_generated=2, num_retrieved=2)
-    (_, you), (_, gill) = telling.Telling(responder.backbones.probes).messages(visitor.turns)
+    told, (turn,) = telling.Telling(responder.backbones.probes), visitor.turns
+    you, gill = told.said(turn.said), told.answered(turn)
     assert telling.escape(HOSTILE) in you
     assert Tags(you).tags | Tags(gill).tags <= {
         *("p", "figure", "img", "figcaption", "br", "b", "span", "details", "summary")
