@@ -39,8 +39,8 @@ test: $(STAMP) ## install if needed, then the unit tests and every notebook agai
 lab: $(STAMP) ## open the course in JupyterLab
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
-demo: $(STAMP) ## talk to the model in the terminal
-	$(BIN)/gill-lite chat $(ARGS)
+demo: $(STAMP) ## talk to the model in the browser (`gill-lite chat` in the terminal)
+	$(BIN)/gill-lite demo $(ARGS)
 
 pretrain: $(STAMP) ## train the mini world's backbones from scratch into runs/pretrain (hours; goes on where it was stopped)
 	$(BIN)/gill-lite pretrain $(ARGS)

@@ -22,7 +22,7 @@ ROOMS = [
     {"training"},
     {"report"},
     {"evaluation"},
-    {"experiments", "course", "fetching"},
+    {"experiments", "course", "fetching", "demo"},
     {"cli", "__main__", ""},
 ]
 FILE_LINES, FUNCTION_LINES, CELL_LINES = 300, 40, 20

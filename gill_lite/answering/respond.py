@@ -60,13 +60,14 @@ class Responder:
 
     def respond(
         self, prompt, run_seed: int = 0, example_id: str = "0", seen: Collection[str] = (),
-        on_text: Callable[[str], None] | None = None,
+        on_text: Callable[[list], None] | None = None,
         on_step: Callable[[int, Tensor], None] | None = None, **settings,
     ) -> Response:  # fmt: skip
         """Answer one prompt, a list of str and PIL images. See `respond_batch`.
 
-        on_text: is told the text so far after each word. on_step: is told each step that is done
-        of drawing and its latents, which `drawing.decode` makes pictures.
+        on_text: is told the answer so far after each word, with None for a picture. on_step: is
+        told each step that is done of drawing and its latents, which `drawing.decode` makes
+        pictures.
         """
         how, names = Settings.of(settings), [example_id]
         return self._respond([prompt], run_seed, names, [seen], how, on_text, on_step)[0]
@@ -95,9 +96,9 @@ class Responder:
         decoded = decode.generate(
             self.gill, embeds, mask, replace(how, **self._ends),
             [torch.Generator().manual_seed(seed) for seed in seeds],
-            on_text and (lambda rows: on_text(self._text(rows[0]))),
+            on_text and (lambda rows: on_text(self._so_far(rows[0]))),
         )  # fmt: skip
-        rows = [self._pieces(row, decoded) for row in range(len(prompts))]
+        rows = [self._answer(row, decoded) for row in range(len(prompts))]
         if how.force_image:
             self._force(rows, embeds, mask)
         runs = [piece for row in rows for piece in row if isinstance(piece, Run)]
@@ -118,14 +119,23 @@ class Responder:
             "sentence_ids": tuple(known[w] for w in self.profile.answer_ends if w in known),
         }
 
-    def _pieces(self, row: int, decoded: decode.Decoded) -> list[str | Run]:
+    def _answer(self, row: int, decoded: decode.Decoded) -> list[str | Run]:
         """An answer's texts and runs, in the order in which they were said."""
-        ids, pieces, start = decoded.ids[row], [], 0
-        for place, at in enumerate(decoded.img_starts[row]):
-            run = Run(row, place, decoded.img_hidden[row][place], forced=False)
-            pieces += [self._text(ids[start:at]), run]
-            start = at + len(run.hidden)
-        return [piece for piece in [*pieces, self._text(ids[start:])] if piece != ""]
+        hidden = decoded.img_hidden[row]
+        runs = [Run(row, place, states, forced=False) for place, states in enumerate(hidden)]
+        return self._pieces(decoded.ids[row], decoded.img_starts[row], runs)
+
+    def _so_far(self, ids: list[int]) -> list[str | None]:
+        starts = [i for i, token in enumerate(ids) if token == self.gill.config.img_token_ids[0]]
+        return self._pieces(ids, starts, [None] * len(starts))
+
+    def _pieces(self, ids: list[int], starts: list[int], runs: list) -> list:
+        """The texts of `ids`, and between them the runs of [IMG] tokens that start at `starts`."""
+        pieces, at = [], 0
+        for start, run in zip(starts, runs, strict=True):
+            pieces += [self._text(ids[at:start]), run]
+            at = start + self.gill.config.num_img_tokens
+        return [piece for piece in [*pieces, self._text(ids[at:])] if piece != ""]
 
     def _text(self, ids) -> str:
         text = tokens.decode_text(self.backbones.tokenizer, ids, self.gill.config.img_token_ids)

@@ -31,11 +31,11 @@ def open_image(path) -> Image.Image:
     return _decode(path, _head(path), f"image {path}")
 
 
-def decode_image(content: bytes, name: str) -> Image.Image:
+def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """As `open_image`, for a picture in memory that errors call `name`."""
     if not content:
         raise GillError(f"{name} is empty (zero bytes); fetch it again")
-    return _decode(BytesIO(content), content[:256], name)
+    return _decode(BytesIO(content), content[:256], name, max_pixels)
 
 
 def as_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -59,12 +59,12 @@ def starts_like_a_picture(head: bytes) -> bool:
     return head.startswith(SIGNATURES) or head[8:12] == b"WEBP"
 
 
-def _decode(file, head: bytes, name: str) -> Image.Image:
+def _decode(file, head: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as image:
-                _refuse_bomb(image, name)
+                _refuse_bomb(image, name, max_pixels)
                 image.load()
                 return _to_rgb(ImageOps.exif_transpose(image))
     except GillError:
@@ -90,12 +90,12 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _refuse_bomb(image: Image.Image, name: str) -> None:
+def _refuse_bomb(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise GillError(
             f"{name} is too large to open safely: {width}x{height} pixels, "
-            f"at most {MAX_PIXELS:,} in all"
+            f"at most {max_pixels:,} in all"
         )
     if max(width, height) > MAX_STRIP * min(width, height):
         raise GillError(

@@ -24,6 +24,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "chat",
+    "demo",
     "pretrain",
     "export",
     "doctor",
