@@ -117,13 +117,14 @@ class ShownPicture:
         """
         there = {"gen": self.generated, "ret": self.retrieved}
         order = (self.decision, "gen", "ret")
-        return next((kind for kind in order if there.get(kind)), None)
+        return next((kind for kind in order if kind and there[kind]), None)
 
     @property
     def image(self) -> Image.Image | None:
         """The picture to show: the best of its kind."""
-        best = {"gen": self.generated, "ret": self.retrieved, None: ()}[self.source]
-        return best[0].image if best else None
+        if self.source is None:
+            return None
+        return (self.generated if self.source == "gen" else self.retrieved)[0].image
 
 
 class Response(list):

@@ -93,19 +93,20 @@ class _Row:
     def take(self, token: int) -> int:
         """Accept a chosen token, or the forced [IMG] token in its place; give what to feed."""
         if self.forced:
-            self.last = self.forced.popleft()
+            token = self.forced.popleft()
         elif self.ended or (self.closing and token != self.img_ids[0]):
             self.ended, self.last = True, None
             return 0
         else:
             self._choose(token)
-        self.ids.append(self.last)
-        return self.last
+        self.ids.append(token)
+        self.last = token
+        return token
 
     def _choose(self, token: int) -> None:
         """Count a token, and see what must follow it and whether the row ends with it."""
         sampling = self.sampling
-        self.last, self.words = token, self.words + 1
+        self.words += 1
         if token == self.img_ids[0]:
             self.images += 1
             self.forced.extend(self.img_ids[1:])

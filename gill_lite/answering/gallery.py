@@ -64,8 +64,10 @@ class Gallery:
         try:
             if name.startswith(("http://", "https://")):
                 return decode_image(_bytes_of(name), name)
-            path = self.folder and (self.folder / name).resolve()
-            return open_image(path) if path and path.is_relative_to(self.folder) else None
+            if self.folder is None:
+                return None
+            path = (self.folder / name).resolve()
+            return open_image(path) if path.is_relative_to(self.folder) else None
         except (GillError, requests.RequestException, BaseHTTPError):
             return None
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -108,7 +108,7 @@ class Responder:
     # ---- words ---------------------------------------------------------------------------
 
     @cached_property
-    def _ends(self) -> dict[str, tuple[int, ...]]:
+    def _ends(self) -> dict[str, Any]:
         """The ids that end an answer, in the form of `decode.Sampling`."""
         tokenizer = self.backbones.tokenizer
         known = tokenizer.get_vocab()
@@ -257,7 +257,7 @@ def load_responder(
         backbones = load_backbones(profile, device, dtype, quantize=quantize)
     gill = load_joints(directory, backbones.lm, backbones.vision)
     index = load_index(directory)
-    gallery = index and Gallery(index, folder=images)
+    gallery = None if index is None else Gallery(index, folder=images)
     return Responder(backbones, gill, gallery, load_decision(directory))
 
 

@@ -6,6 +6,7 @@ the second.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ class PairScorer:
 
         A picture's noise depends on the run's seed and the example alone.
         """
-        responder = self.responders[items[0].seed]
+        responder: Any = self.responders[items[0].seed]  # with a gallery
         hidden = responder.prompts.img_states([self.asked[item.example_id].text for item in items])
         hits = responder.gallery.index.search(responder.gill.retrieval_embedding(hidden), k=1)
         seeds = [example_seed(self.run_seed, item.example_id) for item in items]
