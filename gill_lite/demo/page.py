@@ -15,6 +15,7 @@ from gill_lite.demo import session, telling
 from gill_lite.demo.examples import EXAMPLES, drawn
 from gill_lite.demo.reading import read_by_img
 from gill_lite.errors import GillError
+from gill_lite.world.probes import load_probes
 from gill_lite.world.scene import Scene
 
 MOST = 200  # visitors that are remembered; beyond, the one who was here longest ago is forgotten
@@ -30,7 +31,7 @@ class Page:
 
     def __init__(self, responder, folder: Path):
         self.responder, self.folder = responder, folder
-        self.telling = telling.Telling(responder.backbones.probes)
+        self.telling = telling.Telling(load_probes() if responder.profile.name == "mini" else None)
         self.visitors: OrderedDict[str, session.Visitor] = OrderedDict()
         self.number = 0  # of drawn pictures, so that no two are alike
 

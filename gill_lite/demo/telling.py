@@ -67,7 +67,7 @@ class Telling:
         if others:
             inside = "".join(figure(*one) for one in others)
             both = picture.generated and picture.retrieved
-            title = OTHERS[picture.source] if both else "other candidates"
+            title = OTHERS[str(picture.source)] if both else "other candidates"
             others = [f"<details><summary>{title}</summary>{inside}</details>"]
         image, alt, caption = best
         return figure(image, alt, caption + _decision(picture), *others)
@@ -164,13 +164,13 @@ def as_picture(turns: Sequence) -> Image.Image:
 def _block(who: str, item) -> tuple[int, Callable]:
     font = _font()
     if isinstance(item, ShownPicture):
-        words, image = KINDS.get(item.source, "no picture"), item.image
+        words, image = KINDS.get(str(item.source), "no picture"), item.image
     else:
         words, image = ("", item) if isinstance(item, Image.Image) else (item, None)
     lines = [f"{who}: {line}" if n == 0 else line for n, line in enumerate(wrap(words, 58) or [""])]
-    small = image.copy() if image else None
-    if small:
-        small = small.resize([max(1, PICTURE * side // max(image.size)) for side in image.size])
+    small = None
+    if image:
+        small = image.resize([max(1, PICTURE * side // max(image.size)) for side in image.size])
     height = LINE * len(lines) + (small.height + LINE // 2 if small else 0)
 
     def draw(page: Image.Image, y: int) -> None:

@@ -11,6 +11,7 @@ from gill_lite.demo import session, telling
 from gill_lite.demo.examples import ALL, BALL, drawn
 from gill_lite.demo.reading import read_by_img
 from gill_lite.errors import GillError
+from gill_lite.world.probes import load_probes
 from gill_lite.world.scene import is_novel
 
 HOW = {"run_seed": 0, "own_pictures": False, "ret_scale_factor": 3.0}
@@ -145,7 +146,7 @@ class Tags(HTMLParser):
 
 def test_what_is_shown_is_escaped_and_told_to_those_who_do_not_see(visitor, responder):
     say(visitor, HOSTILE, drawn(BALL), num_generated=2, num_retrieved=2)
-    told, (turn,) = telling.Telling(responder.backbones.probes), visitor.turns
+    told, (turn,) = telling.Telling(load_probes()), visitor.turns
     you, gill = told.said(turn.said), told.answered(turn)
     assert telling.escape(HOSTILE) in you
     assert Tags(you).tags | Tags(gill).tags <= {
