@@ -97,8 +97,9 @@ def test_every_import_is_a_declared_dependency():
             imported |= {name.split(".")[0] for name in names}
     outside = imported - set(sys.stdlib_module_names) - {"gill_lite"}
     dist = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-    dependencies = map(Requirement, PYPROJECT["project"]["dependencies"])
-    declared = {canonicalize_name(requirement.name) for requirement in dependencies}
+    project = PYPROJECT["project"]
+    dependencies = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
+    declared = {canonicalize_name(Requirement(line).name) for line in dependencies}
     assert {canonicalize_name(dist.get(name, name)) for name in outside} <= declared
     assert "torch" in outside
 
