@@ -1,1 +1,1 @@
-"""Evaluation: tables as descriptions, one scorer, a cache of pictures, claims and verdicts."""
+"""The paper's tables: a catalogue, what is drawn and scored for them, runs that can be stopped."""

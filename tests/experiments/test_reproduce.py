@@ -10,6 +10,7 @@ from gill_lite.cli import main as cli
 from gill_lite.evaluation.tables import TABLES, choose
 from gill_lite.experiments import reproduce
 from gill_lite.files import read_json
+from tests.helpers.places import ROOT
 from tests.helpers.pretended import parameters, pretend_repository, write_notebook
 
 WRITE = """import json, pathlib
@@ -102,6 +103,12 @@ def test_every_table_has_its_notebook_and_its_parameters():
         wanted = {"profile", "seeds", "run_seed", "output_dir", "recompute", "joints_dir"}
         wanted |= {*table.sizes, *(["protocol"] if table.protocols else [])}
         assert wanted <= known, (table.number, wanted - known)
+
+
+@pytest.mark.parametrize("where", ["gill_lite/cli/reproduce.py", "Makefile", "docs/batch.md"])
+def test_every_table_is_named_where_one_looks_for_it(where):
+    text = (ROOT / where).read_text(encoding="utf-8").replace("`", "").replace(", ", ",")
+    assert ",".join(table.typed for table in choose(["all"])) in text
 
 
 def test_retrain_makes_what_the_tables_need_once(monkeypatch, tmp_path, capsys):
