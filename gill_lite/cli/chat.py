@@ -4,14 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from gill_lite.answering.answers import Settings, ShownPicture
-from gill_lite.cli.options import (
-    add_output,
-    add_placement,
-    add_profile,
-    add_seed,
-    command,
-    natural,
-)
+from gill_lite.cli.options import add_output, add_responder, command, natural, responder_of
 from gill_lite.errors import GillError
 from gill_lite.profiles import get_profile
 
@@ -40,13 +33,7 @@ def add_chat(subparsers) -> None:
     parser = command(subparsers, "chat", run, text)
     option = parser.add_argument
     option("message", nargs="*", default=None, help="text, or @picture.png, in order")
-    add_profile(parser)
-    add_seed(parser, "which joints")
-    text = "joints of `gill-lite train` or `convert` (default: the shipped ones of --seed)"
-    option("--joints", type=Path, metavar="DIR", default=None, help=text)
-    text = "folder of the pictures that the joints' index names by file"
-    option("--images", type=Path, metavar="DIR", default=None, help=text)
-    add_placement(parser)
+    add_responder(parser)
     _add_settings(parser.add_argument_group("answers"))
     add_output(parser, "where the conversation is kept, its pictures beside it", "runs/chat")
     option("--load", type=Path, metavar="DIR", default=None, help="go on with the one kept there")
@@ -102,15 +89,11 @@ def read_message(message: str):
 def _start(arguments):
     """The conversation that the options ask for."""
     from gill_lite.answering.conversation import Conversation
-    from gill_lite.answering.respond import load_responder
 
     names = (*SETTINGS, "force_image", "draw", "run_seed", "own_pictures")
     settings = {name: getattr(arguments, name) for name in names}
     Settings.of({name: settings[name] for name in names[:-2]})  # before anything is loaded
-    placement = {name: getattr(arguments, name) for name in ("device", "dtype", "quantize")}
-    responder = load_responder(
-        arguments.profile, arguments.seed, arguments.joints, images=arguments.images, **placement
-    )
+    responder = responder_of(arguments)
     if arguments.load is None:
         return Conversation(responder, **settings)
     conversation = Conversation.load(arguments.load, responder)

@@ -52,6 +52,28 @@ def add_output(parser, text: str, default: str | None = None, **more) -> None:
     )
 
 
+def add_responder(parser) -> None:
+    """The options of commands that answer: which models, and where they run."""
+    add_profile(parser)
+    add_seed(parser, "which joints")
+    option = parser.add_argument
+    text = "joints of `gill-lite train` or `convert` (default: the shipped ones of --seed)"
+    option("--joints", type=Path, metavar="DIR", default=None, help=text)
+    text = "folder of the pictures that the joints' index names by file"
+    option("--images", type=Path, metavar="DIR", default=None, help=text)
+    add_placement(parser)
+
+
+def responder_of(arguments):
+    """The Responder that the options of `add_responder` ask for."""
+    from gill_lite.answering.respond import load_responder
+
+    placement = {name: getattr(arguments, name) for name in ("device", "dtype", "quantize")}
+    return load_responder(
+        arguments.profile, arguments.seed, arguments.joints, images=arguments.images, **placement
+    )
+
+
 def add_models(parser) -> None:
     """The options --lm, --vision and --diffusion."""
     kinds = {"lm": "language model", "vision": "CLIP", "diffusion": "Stable Diffusion"}

@@ -76,7 +76,7 @@ ALL = (
     Example(
         "A failure: unknown words",
         "Neither word is in its vocabulary, so both reach the language model as the same unknown "
-        "token. It draws something all the same, and does not say so.",
+        "token. It answers all the same, and never says that it did not understand.",
         (["a dragon at the beach ."], ["a teapot at the beach ."]),
     ),
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from gill_lite.demo import session, telling
+from gill_lite.demo import session, showing
 from gill_lite.demo.examples import EXAMPLES, drawn
 from gill_lite.demo.reading import read_by_img
 from gill_lite.errors import GillError
@@ -31,7 +31,9 @@ class Page:
 
     def __init__(self, responder, folder: Path):
         self.responder, self.folder = responder, folder
-        self.telling = telling.Telling(load_probes() if responder.profile.name == "mini" else None)
+        mini = responder.profile.name == "mini"
+        self.asked = "{}" if mini else session.ASKED  # as the official page asks the real models
+        self.showing = showing.Showing(load_probes() if mini else None)
         self.visitors: OrderedDict[str, session.Visitor] = OrderedDict()
         self.number = 0  # of drawn pictures, so that no two are alike
 
@@ -81,11 +83,11 @@ class Page:
 
     def _answer(self, visitor, said: list, how: dict, place: int | None = None):
         """The box is emptied once: the next message may be written while one is answered."""
-        before = [*self._chat(visitor.turns[:place]), bubble("user", self.telling.said(said))]
+        before = [*self._chat(visitor.turns[:place]), bubble("user", self.showing.said(said))]
         box = EMPTY
         with as_toast():
             for pieces in visitor.answer(said, how, place):
-                chat = [*before, bubble("assistant", telling.growing(pieces))]
+                chat = [*before, bubble("assistant", showing.growing(pieces))]
                 yield chat, box, "", gr.skip()
                 box = gr.skip()
         yield self._chat(visitor.turns), box, self._read(visitor.turns), gr.skip()
@@ -104,7 +106,7 @@ class Page:
         visitor = self.visitor(request)
         with as_toast():
             said = visitor.conversation.undo().said
-        words = " ".join(item for item in said if isinstance(item, str))
+        words = " ".join(session.unasked(item) for item in said if isinstance(item, str))
         files = [self._file(item) for item in said if not isinstance(item, str)]
         return self._chat(visitor.turns), {"text": words, "files": files}, "", ""
 
@@ -119,7 +121,7 @@ class Page:
         """The words of the message that the model does not know."""
         tokenizer = self.responder.backbones.tokenizer
         text = message["text"][: session.MAX_LETTERS]
-        return telling.underlined(session.unknown_words(tokenizer, text))
+        return showing.underlined(session.unknown_words(tokenizer, text))
 
     def draw(self, message: dict, *values: str) -> dict:
         """The message with a picture of the scene that six choices make."""
@@ -134,7 +136,7 @@ class Page:
             session.read_picture(Path(name).read_bytes(), Path(name).name)
             for name in message["files"][: session.MAX_PICTURES + 1]
         ]
-        return [*([text] if text else []), *pictures]
+        return [*([self.asked.format(text)] if text else []), *pictures]
 
     def _file(self, image) -> str:
         """A picture as a file that the message box can show."""
@@ -151,7 +153,7 @@ class Page:
 
     def save_png(self, request: gr.Request) -> str:
         """The conversation as the address of a PNG file."""
-        return session.as_uri(session.png(telling.as_picture(self._begun(request).turns)))
+        return session.as_uri(session.png(showing.as_picture(self._begun(request).turns)))
 
     def load(self, request: gr.Request, name: str):
         """Go on with a conversation from a file."""
@@ -171,15 +173,15 @@ class Page:
     # ---- what is shown -------------------------------------------------------------------
 
     def _chat(self, turns) -> list[dict]:
-        asked = [bubble("user", self.telling.said(turn.said)) for turn in turns]
-        answered = [bubble("assistant", self.telling.answered(turn)) for turn in turns]
+        asked = [bubble("user", self.showing.said(turn.said)) for turn in turns]
+        answered = [bubble("assistant", self.showing.answered(turn)) for turn in turns]
         return [one for pair in zip(asked, answered, strict=True) for one in pair]
 
     def _read(self, turns) -> str:
         """What the [IMG] tokens of the last answer read, where it has a picture."""
         if not turns or not turns[-1].answer.pictures:
             return ""
-        return telling.heat(read_by_img(self.responder, session.before_picture(turns)))
+        return showing.heat(read_by_img(self.responder, session.before_picture(turns)))
 
 
 def bubble(role: str, html: str) -> dict:

@@ -31,6 +31,7 @@ SIDE = 512  # pixels that a picture keeps on its longer side
 MAX_SAVED = 300  # pictures in a file that is loaded
 MAX_WORDS_SAVED = 100_000  # bytes of its words
 FRAMES = 10  # pictures that are shown while one is drawn, at most
+ASKED = "Q: {}\nA:"
 PNG = "data:image/png;base64,"
 
 
@@ -146,6 +147,13 @@ def read_picture(content: bytes, name: str) -> Image.Image:
     image = decode_image(content, f"the picture {name[:60]}", MAX_PIXELS)
     image.thumbnail((SIDE, SIDE))
     return image
+
+
+def unasked(text: str) -> str:
+    """A text as it was written, without ASKED around it."""
+    before, after = ASKED.split("{}")
+    inside = text.startswith(before) and text.endswith(after)
+    return text[len(before) : -len(after)] if inside else text
 
 
 def unknown_words(tokenizer, text: str) -> list[tuple[str, bool]]:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from gill_lite.answering.respond import load_responder
-from gill_lite.demo import session, telling
+from gill_lite.demo import session, showing
 from gill_lite.demo.examples import ALL, BALL, drawn
 from gill_lite.demo.reading import read_by_img
 from gill_lite.errors import GillError
@@ -97,10 +97,10 @@ def test_unknown_words_are_underlined(responder):
     pieces = session.unknown_words(responder.backbones.tokenizer, "A red Dragon <b> .")
     assert "".join(piece for piece, _ in pieces) == "A red Dragon <b> ."
     assert "Dragon" in [piece for piece, unknown in pieces if unknown]
-    html = telling.underlined(pieces)
+    html = showing.underlined(pieces)
     assert "<u>Dragon</u>" in html and "<b>" not in html
     assert (
-        telling.underlined(session.unknown_words(responder.backbones.tokenizer, "a ball .")) == ""
+        showing.underlined(session.unknown_words(responder.backbones.tokenizer, "a ball .")) == ""
     )
 
 
@@ -146,9 +146,9 @@ class Tags(HTMLParser):
 
 def test_what_is_shown_is_escaped_and_told_to_those_who_do_not_see(visitor, responder):
     say(visitor, HOSTILE, drawn(BALL), num_generated=2, num_retrieved=2)
-    told, (turn,) = telling.Telling(load_probes()), visitor.turns
+    told, (turn,) = showing.Showing(load_probes()), visitor.turns
     you, gill = told.said(turn.said), told.answered(turn)
-    assert telling.escape(HOSTILE) in you
+    assert showing.escape(HOSTILE) in you
     assert Tags(you).tags | Tags(gill).tags <= {
         *("p", "figure", "img", "figcaption", "br", "b", "span", "details", "summary")
     }
@@ -160,9 +160,9 @@ def test_what_is_shown_is_escaped_and_told_to_those_who_do_not_see(visitor, resp
 
 def test_the_whole_conversation_is_one_picture(visitor):
     say(visitor, "a red ball . " * 30, drawn(BALL))
-    one = telling.as_picture(visitor.turns)
+    one = showing.as_picture(visitor.turns)
     say(visitor, "it is night .")
-    two = telling.as_picture(visitor.turns)
+    two = showing.as_picture(visitor.turns)
     assert one.width == two.width and two.height > one.height > 400
 
 
@@ -175,7 +175,7 @@ def test_what_img_reads_is_shared_among_words_and_pictures(visitor, responder):
     assert [one.item for one in read][:4] == ["a", "red", "ball", "."]
     assert sum(isinstance(one.item, Image.Image) for one in read) == 1
     assert responder.backbones.lm.config._attn_implementation == "sdpa"
-    assert Tags(telling.heat(read)).tags == {"p", "span", "img"}
+    assert Tags(showing.heat(read)).tags == {"p", "span", "img"}
 
 
 def test_examples_are_many_and_within_the_limits():

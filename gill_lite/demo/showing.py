@@ -14,7 +14,7 @@ from gill_lite.answering.answers import ShownPicture
 from gill_lite.answering.drawing import from_pil
 from gill_lite.datasets.images import squash
 from gill_lite.demo.reading import Read
-from gill_lite.demo.session import as_uri, png
+from gill_lite.demo.session import as_uri, png, unasked
 from gill_lite.world.language import PLACE, POSITION, TIME, noun_phrase
 from gill_lite.world.scene import ATTRIBUTES
 
@@ -24,7 +24,7 @@ WIDTH, MARGIN, LINE = 640, 24, 26  # of the saved picture, in pixels
 PICTURE = 192  # its pictures' longer side
 
 
-class Telling:
+class Showing:
     """Puts conversations of the mini world, or of others, into words and HTML.
 
     probes: see `world.probes`; None where no probes read a picture's attributes.
@@ -44,7 +44,7 @@ class Telling:
 
     def said(self, items: Sequence) -> str:
         """A message as HTML."""
-        return "".join(text(x) if isinstance(x, str) else self._sent(x) for x in items)
+        return "".join(text(unasked(x)) if isinstance(x, str) else self._sent(x) for x in items)
 
     def answered(self, turn) -> str:
         """A turn's answer as HTML."""
@@ -166,7 +166,7 @@ def _block(who: str, item) -> tuple[int, Callable]:
     if isinstance(item, ShownPicture):
         words, image = KINDS.get(str(item.source), "no picture"), item.image
     else:
-        words, image = ("", item) if isinstance(item, Image.Image) else (item, None)
+        words, image = ("", item) if isinstance(item, Image.Image) else (unasked(item), None)
     lines = [f"{who}: {line}" if n == 0 else line for n, line in enumerate(wrap(words, 58) or [""])]
     small = None
     if image:
