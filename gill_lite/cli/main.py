@@ -6,7 +6,18 @@ import shlex
 import sys
 
 from gill_lite import __version__
-from gill_lite.cli import chat, convert, demo, doctor, evaluate, fetch, reproduce, train, world
+from gill_lite.cli import (
+    chat,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    fetch,
+    logbook,
+    reproduce,
+    train,
+    world,
+)
 from gill_lite.errors import GillError
 
 NO_ROOM = (  # what a disk, a folder's rights or a name that is taken are to blame for
@@ -60,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         reproduce.add_reproduce, train.add_train, evaluate.add_evaluate, chat.add_chat,
         demo.add_demo, world.add_pretrain, world.add_export, doctor.add_doctor, fetch.add_fetch,
-        convert.add_convert,
+        convert.add_convert, logbook.add_logbook,
     ):  # fmt: skip
         add(subparsers)
     return parser

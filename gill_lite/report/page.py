@@ -35,12 +35,8 @@ def write(output_dir, results: dict, problems: list[str], run: dict, source=None
 
 def as_html(source: Path, results: dict, problems: list[str], run: dict) -> str:
     """The whole page, from page.html.j2; see `write`."""
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )  # fmt: skip
-    environment.filters |= {
+    templates = environment(autoescape=True)
+    templates.filters |= {
         "frame": _html, "facts": _facts, "numbers": results_frame, "counts": summary.counts_text,
         "difference": summary.difference_text, "means": spread.means_frame,
         "by_lm": spread.verdicts_frame,
@@ -48,7 +44,7 @@ def as_html(source: Path, results: dict, problems: list[str], run: dict) -> str:
     rows, notebooks = summary.claim_rows(results), _notebooks(source)
     verdicts = Counter(row["verdict"] for row in rows)
     topics = list(dict.fromkeys(row["table"] for row in rows))
-    return environment.get_template("page.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         run=run, problems=problems, colors=COLORS, marks=MARKS,
         count=claims.count_text(rows).split(" ", 1),
         counts={name: verdicts[name] for name in summary.VERDICTS if verdicts[name]},
@@ -58,6 +54,15 @@ def as_html(source: Path, results: dict, problems: list[str], run: dict) -> str:
         tables=[_table(name, result, source, notebooks) for name, result in results.items()],
         made=summary.made_frame(results), hashes=summary.hashes_frame(results),
         joints=summary.joints_frame(results), differing=summary.unlike(results),
+    )  # fmt: skip
+
+
+def environment(autoescape: bool) -> Environment:
+    """The templates of this folder; a name that is not given is an error."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    return Environment(
+        loader=loader, autoescape=autoescape, trim_blocks=True, lstrip_blocks=True,
+        undefined=StrictUndefined,
     )  # fmt: skip
 
 

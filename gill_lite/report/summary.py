@@ -76,15 +76,23 @@ def claim_rows(results: dict[str, dict]) -> list[dict]:
 
     Where a claim was judged under both protocols, the corrected one counts.
     """
-    ordered = sorted(results.values(), key=lambda result: not result["table"].endswith(OFFICIAL))
     run = [{"verdicts": [row for row in result["verdicts"] if row["difference"] is not None]}
-           for result in ordered]  # fmt: skip
-    of_topic = {result["topic"]: result for result in ordered}
+           for result in _corrected_last(results)]  # fmt: skip
+    of_topic = by_topic(results)
     rows = claims.all_verdicts(run)
     for row in rows:
         result = of_topic.get(row["table"], {})
         row |= {"title": result.get("title", row["table"]), "controls": result.get("controls", [])}
     return rows
+
+
+def by_topic(results: dict[str, dict]) -> dict[str, dict]:
+    """The table on which each topic's claims are judged: the corrected protocol's, where it is."""
+    return {result["topic"]: result for result in _corrected_last(results)}
+
+
+def _corrected_last(results: dict[str, dict]) -> list[dict]:
+    return sorted(results.values(), key=lambda result: not result["table"].endswith(OFFICIAL))
 
 
 def claims_frame(rows: list[dict]) -> pd.DataFrame:
