@@ -23,6 +23,7 @@ from gill_lite.profiles import get_profile
 
 MAPPERS = ("gill", "linear", "mlp", "encoder", "none")
 PRECISIONS = ("no", "bf16")
+VAL_EVERY = 500  # steps, where there are held-out pairs
 RECIPE = ("batch_size", "learning_rate", "num_img_tokens", "num_visual_tokens")  # of the profile
 MODELS = ("lm", "vision", "diffusion", "quantize")
 LOOP = (  # options of training.train
@@ -64,6 +65,13 @@ def _add_data(group) -> None:
     option("--images", type=Path, metavar="DIR", default=None, help="folder of these images")
     text = "webdataset shards instead: a folder or 'cc3m/{00000..00331}.tar'"
     option("--shards", metavar="PATTERN", default=None, help=text)
+    text = "held-out pairs, in the same two forms: losses, retrieval and captions are looked at"
+    option("--val-captions", type=Path, metavar="FILE.tsv", default=None, help=text)
+    text = "folder of the held-out images"
+    option("--val-images", type=Path, metavar="DIR", default=None, help=text)
+    option("--val-shards", metavar="PATTERN", default=None, help="held-out webdataset shards")
+    text = "steps between looks at held-out pairs (default: 500 where there are some)"
+    option("--val-every", type=positive, metavar="N", default=None, help=text)
     text = "processes that open pictures, for each training process"
     option("--num-workers", type=natural, default=0, metavar="N", help=text)
 
@@ -115,13 +123,15 @@ def run(arguments) -> None:
     group = PartialState(cpu=_on_cpu(profile))
     atexit.register(group.destroy_process_group)
     with group.local_main_process_first():  # the others read what it keeps
-        pairs = _given_pairs(arguments)  # before the models: told in seconds
+        pairs = _given_pairs(arguments.captions, arguments.images, arguments.shards)
+        held = _given_pairs(arguments.val_captions, arguments.val_images, arguments.val_shards)
     backbones = _backbones(arguments, profile.replace(**recipe), group.device, precision)
     output_dir = arguments.output_dir or _folder(arguments)
     pairs, features = (pairs, None) if pairs is not None else _world(backbones, output_dir, group)
     options = {name: getattr(arguments, name) for name in LOOP}
     options |= {"mixed_precision": precision, "image_features": features}
     options["provenance"] = _provenance(arguments, pairs)
+    options["validation"] = _validation(arguments, backbones, held)
     train(backbones.profile, backbones, pairs, output_dir, arguments.seed, **options)
     if hasattr(pairs, "damage") and pairs.damage():
         print(pairs.damage())  # each process tells of its own pictures
@@ -129,12 +139,26 @@ def run(arguments) -> None:
 
 
 def _check_data(profile, arguments) -> None:
-    captions, shards = arguments.captions, arguments.shards
-    if (captions is None) != (arguments.images is None):
-        raise GillError("--captions FILE.tsv and --images DIR belong together; give both")
-    if captions is not None and shards is not None:
-        raise GillError("give either --captions and --images or --shards, not both")
-    if profile.name != "mini" and captions is None and shards is None:
+    for kind in ("", "val_"):
+        captions, images, shards = (
+            getattr(arguments, f"{kind}{name}") for name in ("captions", "images", "shards")
+        )
+        option = f"--{kind.replace('_', '-')}"
+        if (captions is None) != (images is None):
+            raise GillError(
+                f"{option}captions FILE.tsv and {option}images DIR belong together; give both"
+            )
+        if captions is not None and shards is not None:
+            raise GillError(
+                f"give either {option}captions and {option}images or {option}shards, not both"
+            )
+    held = arguments.val_captions or arguments.val_shards
+    if arguments.val_every and not held and profile.name != "mini":
+        raise GillError(
+            "--val-every needs held-out pairs: give --val-captions FILE.tsv --val-images DIR, or "
+            "--val-shards"
+        )
+    if profile.name != "mini" and arguments.captions is None and arguments.shards is None:
         raise GillError(
             f"--profile {profile.name} trains on real pairs: give --captions FILE.tsv --images "
             "DIR, or --shards 'cc3m/{00000..00331}.tar'"
@@ -176,17 +200,30 @@ def _folder(arguments) -> Path:
     return Path("runs/train") / "-".join(parts)
 
 
-def _given_pairs(arguments):
+def _given_pairs(captions, images, shards):
     """The pairs in the files named, None where none are: then the mini world's are taken."""
-    if arguments.captions is not None:
+    if captions is not None:
         from gill_lite.datasets.captions import pairs_dataset
 
-        return pairs_dataset(arguments.captions, arguments.images)
-    if arguments.shards is not None:
+        return pairs_dataset(captions, images)
+    if shards is not None:
         from gill_lite.datasets.shards import read_shards
 
-        return read_shards(arguments.shards)
+        return read_shards(shards)
     return None
+
+
+def _validation(arguments, backbones, held):
+    """What looks at held-out pairs, None where none are named and no steps are."""
+    if held is None and arguments.val_every is None:
+        return None
+    from gill_lite.training.validation import Validation, held_out_pairs
+
+    features = None
+    if held is None:
+        held, features = held_out_pairs(backbones)
+    every = arguments.val_every or VAL_EVERY
+    return Validation(backbones.profile, backbones, held, every, features)
 
 
 def _world(backbones, output_dir: Path, group):

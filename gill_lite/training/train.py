@@ -70,6 +70,7 @@ def train(
     tensorboard: bool = False,
     num_workers: int = 0,
     provenance: dict | None = None,
+    validation=None,
 ) -> Gill:
     """Train the joints on (image, caption) pairs; see `Loading` for what `dataset` gives.
 
@@ -79,7 +80,8 @@ def train(
 
     Processes of one launch share each batch of `profile.batch_size` pairs, in
     `gradient_accumulation_steps` micro-batches each; both change only the rounding of what is
-    computed. Returns the trained Gill, in evaluation mode.
+    computed. `validation`: a `validation.Validation`, which the main process calls behind each
+    step. Returns the trained Gill, in evaluation mode.
     """
     steps = profile.steps if steps is None else steps
     if steps < 1:
@@ -101,6 +103,9 @@ def train(
         order = Order(len(dataset), profile.batch_size, seed, start, steps, part.own)
         loading = Loading(dataset, backbones.image_processor, image_features)
         records = Records(state, start, steps, save_every, log_every, tensorboard, group)
+        validation = validation if group.is_main_process else None
+        if validation:
+            validation.begin(gill, state.directory, start)
         bar = records.bar(loading.batches(order, num_workers), f"train {mapper} {seed}")
         for step, examples in enumerate(bar, start):
             joined = joins(seed, step, profile.join_probability)
@@ -112,6 +117,8 @@ def train(
             if not all(np.isfinite(value) for value in row.values()):
                 raise GillError(_not_finite(step, order.batch(step), row))
             records.after(step, row)
+            if validation:
+                validation(gill, state.directory, step + 1)
         about = {"steps": steps, "settings": settings, "torch": torch.__version__}
         records.end({**(provenance or {}), **about})
         group.wait_for_everyone()
