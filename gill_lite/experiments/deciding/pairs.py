@@ -71,8 +71,7 @@ class PairScorer:
         """
         responder: Any = self.responders[items[0].seed]  # with a gallery
         hidden = responder.prompts.img_states([self.asked[item.example_id].text for item in items])
-        index = responder.gallery.index  # type: ignore[union-attr]  # the mini world has one
-        hits = index.search(responder.gill.retrieval_embedding(hidden), k=1)
+        hits = responder.gallery.index.search(responder.gill.retrieval_embedding(hidden), k=1)
         seeds = [example_seed(self.run_seed, item.example_id) for item in items]
         drawer, conditions = self.drawers[items[0].seed], responder.gill.prompt_embeds(hidden)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
