@@ -174,7 +174,8 @@ def test_an_installed_wheel_answers_where_its_weights_are_named(tmp_path):
     subprocess.run(
         [*quiet, "install", "--no-deps", "--target", str(elsewhere), str(wheel)], check=True
     )
-    assert (elsewhere / "gill_lite" / "py.typed").is_file()
+    for name in ("py.typed", "report/page.html.j2"):
+        assert (elsewhere / "gill_lite" / name).is_file()
 
     code = (
         "from gill_lite import load_responder as load; print(load().respond(['a red ball .']).text)"
