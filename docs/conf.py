@@ -20,6 +20,7 @@ from sphinx.util.logging import getLogger
 from gill_lite import __version__
 from gill_lite.files import write_text
 from gill_lite.report import page
+from gill_lite.report.summary import read_results
 
 logger = getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
@@ -148,8 +149,7 @@ def without_folders(app, doctree) -> None:
 def finish(app, problem) -> None:
     """Beside the pages: the report, and the start page under the name that servers look for."""
     if problem is None:
-        results = page.read_results(ROOT / "results")
-        report = page.as_html(ROOT, results, {"profile": "mini"}, [])
+        report = page.as_html(ROOT, *read_results(ROOT / "results"), {"profile": "mini"})
         report = report.replace("<body>", f'<body><a href="index.html">{project}</a>')
         write_text(app.outdir / "report.html", report)
         shutil.copyfile(app.outdir / f"{root_doc}.html", app.outdir / "index.html")
