@@ -17,6 +17,7 @@ from tests.helpers.places import ROOT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
+expect.set_options(timeout=20_000)  # other tests run beside these
 CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None:
     pytest.skip("there is no Chromium (apt-get install chromium)", allow_module_level=True)
@@ -91,8 +92,8 @@ class Visit:
 
     def wait(self, answers: int):
         """Wait until so many answers are there, and the last is whole."""
-        expect(self.answers).to_have_count(answers, timeout=30_000)
-        expect(self.answers.last.get_by_text("…", exact=True)).to_have_count(0, timeout=30_000)
+        expect(self.answers).to_have_count(answers)
+        expect(self.answers.last.get_by_text("…", exact=True)).to_have_count(0)
 
     def click(self, name: str):
         self.page.get_by_role("button", name=name, exact=True).click()
@@ -344,7 +345,7 @@ def test_a_cut_connection_harms_nobody(visit):
     other.send("a small star .")
     page.context.set_offline(False)
     page.click("Undo")
-    expect(page.answers).to_have_count(1, timeout=20_000)
+    expect(page.answers).to_have_count(1)
     gone = visit()
     gone.box.fill(PROMPT)
     gone.box.press("Enter")
