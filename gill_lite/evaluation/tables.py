@@ -30,7 +30,7 @@ class CameOut(NamedTuple):
 class Table:
     """A table: a dataset, how much of it is seen, who answers, and what is measured."""
 
-    typed: str
+    typed: str  # behind `evaluate` or `reproduce --tables`
     name: str  # of its results file
     task: Task
     title: str
