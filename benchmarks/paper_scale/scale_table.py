@@ -3,18 +3,17 @@
 The measures are taken by benchmarks/paper_scale/paper_scale.py and lie in results/paper_scale.json.
 """
 
-import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 from gill_lite.errors import GillError
+from gill_lite.experiments.readme import placed
 from gill_lite.files import read_json, read_text, write_json, write_text
 from gill_lite.profiles import PAPER
 
 KINDS = ("train", "decode", "draw")
 COMMAND = "python -m benchmarks.paper_scale"
-PLACE = re.compile(r"(<!-- paper_scale:[^>]*-->\n).*?(<!-- /paper_scale -->)", re.DOTALL)
 HEADS = ("what", "median", "lowest to highest", "GPU memory", "the paper", "on", "command")
 NONE, UNMEASURED = "–", "not measured"
 VERSIONS = ("torch", "transformers", "diffusers")
@@ -134,9 +133,7 @@ def write(found: dict[str, dict], output: Path, doc: Path) -> None:
 
 def with_table(text: str, found: dict[str, dict], path="the page") -> str:
     """The page's text with its table made anew. GillError where it has no place for one."""
-    if not PLACE.search(text):
-        raise GillError(f"{path} lacks the lines <!-- paper_scale: --> and <!-- /paper_scale -->")
-    return PLACE.sub(lambda match: f"{match[1]}\n{table(found)}\n\n{match[2]}", text)
+    return placed(text, "paper_scale", table(found), path)
 
 
 def table(found: dict[str, dict]) -> str:

@@ -20,11 +20,11 @@ TELLING = ("vist-text-gain", "mappers-linear-insufficient", "vist-images-help")
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
-def placed(text: str, name: str, part: str) -> str:
-    """The page with `part` between its markers. Raises GillError where it has none."""
+def placed(text: str, name: str, part: str, page="the page") -> str:
+    """The text of a page with `part` between its markers. GillError where it has none."""
     place = re.compile(rf"(<!-- {name}:[^>]*-->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not place.search(text):
-        raise GillError(f"the page lacks the lines <!-- {name}: --> and <!-- /{name} -->")
+        raise GillError(f"{page} lacks the lines <!-- {name}: --> and <!-- /{name} -->")
     return place.sub(lambda found: f"{found[1]}\n{part}\n\n{found[2]}", text)
 
 
