@@ -6,6 +6,7 @@ Here, too, what a run needs that is stopped and goes on: a lock, a log, the sett
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -72,6 +73,15 @@ def only_one(place, beside: bool = False, wait: bool = False):
         yield
     finally:
         held.release()
+
+
+def refuse_address(place, who: str) -> None:
+    """Raise GillError where an output folder is an address: `s3://…` would become a folder s3:."""
+    if "://" in str(place) or re.match(r"(s3|gs|abs|adl|https?):/", str(place)):
+        raise GillError(
+            f"{who} is {place}, an address, and must be a folder of this machine; papermill "
+            "writes a notebook to a bucket (its output name), results are copied there afterwards"
+        )
 
 
 def tidy(folder, *names: str) -> None:

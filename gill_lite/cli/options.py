@@ -6,6 +6,8 @@ An option that two commands take is typed here, once.
 import argparse
 from pathlib import Path
 
+from gill_lite.errors import GillError
+
 PROTOCOLS = ("corrected", "official")
 DTYPES = ("fp32", "bf16", "fp16")
 QUANTIZE = ("none", "8bit", "4bit")
@@ -48,7 +50,7 @@ def add_output(parser, text: str, default: str | None = None, **more) -> None:
     """The option -o, --output-dir."""
     folder = Path(default) if default else None
     parser.add_argument(
-        "-o", "--output-dir", type=Path, metavar="DIR", default=folder, help=text, **more
+        "-o", "--output-dir", type=place, metavar="DIR", default=folder, help=text, **more
     )
 
 
@@ -113,6 +115,17 @@ def add_table_options(parser) -> None:
 
 
 # ---- kinds of values ----
+
+
+def place(text: str) -> Path:
+    """A folder of this machine."""
+    from gill_lite.files import refuse_address
+
+    try:
+        refuse_address(text, "the output folder")
+    except GillError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(text)
 
 
 def natural(text: str) -> int:

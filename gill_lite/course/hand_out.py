@@ -18,6 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nbformat
+
+from gill_lite.course.chapters import chapters, read_chapter
 from gill_lite.errors import GillError
 from gill_lite.files import read_text, write_text
 from gill_lite.provenance import repository_root
@@ -267,8 +270,6 @@ def build(kind: str, folder=None) -> list[Path]:
     folder: runs/<kind> unless given. With the notebooks go the glossary and the map they link to,
     for teachers the marking sheet. Raises GillError where an exercise is not whole.
     """
-    import nbformat
-
     if kind not in KINDS:
         raise GillError(f"there is a student and a teacher version, none called '{kind}'")
     root = repository_root()
@@ -276,8 +277,8 @@ def build(kind: str, folder=None) -> list[Path]:
     if folder.resolve() == root:
         raise GillError(f"the {kind} version may not take the place of the course; name a folder")
     made, sheets = {}, ["# Marking sheet\n"]
-    for path in sorted(source.glob("*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
+    for path in chapters(source):
+        notebook = read_chapter(path)
         answers = read_answers(source / "solutions" / f"{path.stem}.py")
         whole = teacher(notebook, answers) if kind == "teacher" else student(notebook)
         nbformat.validate(whole)

@@ -15,12 +15,14 @@ from gill_lite.course import figures
 from gill_lite.course.figures import COLORS, heat, show, strips
 from gill_lite.datasets.images import open_image
 from gill_lite.errors import GillError
+from gill_lite.files import refuse_address
 from gill_lite.profiles import Profile, get_profile
 from gill_lite.provenance import repository_root
 
 __all__ = ["COLORS", "Lab", "check", "heat", "open_image", "setup", "show", "strips", "under_test",
            "validate_parameters"]  # fmt: skip
 NOT_ATTEMPTED = "not attempted yet"
+PAPERMILLS = "PAPERMILL_"  # begins the names that `papermill --inject-paths` adds
 # tqdm says so at its import, which may come before setup(), where there are no widgets.
 warnings.filterwarnings("ignore", message="IProgress not found")
 
@@ -70,6 +72,7 @@ def setup(profile: str = "mini") -> Lab:
     """
     lab = Lab(get_profile(profile), repository_root())
     _quieten(offline=profile == "mini", progress=not under_test())
+    _show_figures_here()
     figures.style()
     return lab
 
@@ -97,6 +100,8 @@ def validate_parameters(expected_defaults: dict, actual: dict) -> None:
             raise GillError(f"parameter '{name}' is missing; its default is {default!r}.")
         if wanted := _wrong_type(default, actual[name]):
             raise GillError(f"parameter '{name}' must be {wanted}, not {actual[name]!r}.")
+        if name.endswith("_dir"):
+            refuse_address(actual[name], f"parameter '{name}'")
 
 
 def check(fn, reference, cases) -> str:
@@ -116,14 +121,14 @@ def check(fn, reference, cases) -> str:
         try:
             got = _call(fn, case)
         except NotImplementedError:
-            return f"{NOT_ATTEMPTED}: fill in {fn.__name__} and run this cell again."
+            return f"{NOT_ATTEMPTED}: fill in {_name(fn)} and run this cell again."
         except Exception as error:  # the learner's own mistake is what we report
-            return f"{where}: {fn.__name__} raised {type(error).__name__}: {error}"
+            return f"{where}: {_name(fn)} raised {type(error).__name__}: {error}"
         if got is Ellipsis or (got is None and expected is not None):
-            return f"{NOT_ATTEMPTED}: {fn.__name__} returns nothing so far."
+            return f"{NOT_ATTEMPTED}: {_name(fn)} returns nothing so far."
         if difference := _difference(got, expected):
             return f"{where}: {difference}"
-    return f"passed: {fn.__name__} agrees with {reference.__name__} on all {len(cases)} cases."
+    return f"passed: {_name(fn)} agrees with {_name(reference)} on all {len(cases)} cases."
 
 
 # ---- parameters ----
@@ -135,7 +140,8 @@ def _given_names(actual: dict) -> list[str]:
     injected = [source for source in actual["In"] if source.startswith("# Parameters\n")]
     nodes = ast.parse(injected[-1]).body if injected else []
     targets = [t for n in nodes if isinstance(n, ast.Assign) for t in n.targets]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+    names = [target.id for target in targets if isinstance(target, ast.Name)]
+    return [name for name in names if not name.startswith(PAPERMILLS)]
 
 
 def _wrong_type(default, value) -> str | None:
@@ -167,6 +173,10 @@ def _call(fn, case):
     return fn(*case) if isinstance(case, tuple) else fn(case)
 
 
+def _name(function) -> str:
+    return getattr(function, "__name__", repr(function))  # a partial has none
+
+
 def _difference(got, expected, where: str = "the result") -> str | None:
     """One sentence on the first difference, None where they agree to 1e-4 (relative, absolute)."""
     if isinstance(expected, dict):
@@ -174,7 +184,10 @@ def _difference(got, expected, where: str = "the result") -> str | None:
             return f"{where} should be a dict with the keys {', '.join(map(str, expected))}."
         return _first(_difference(got[k], expected[k], f"{where}[{k!r}]") for k in expected)
     if isinstance(expected, list | tuple):
-        if not isinstance(got, list | tuple) or len(got) != len(expected):
+        if not isinstance(got, list | tuple):
+            kind = type(expected).__name__
+            return f"{where} should be a {kind}, yours is a {type(got).__name__}: {_short(got)}."
+        if len(got) != len(expected):
             return f"{where} should hold {len(expected)} items, yours is {_short(got)}."
         pairs = enumerate(zip(got, expected, strict=True))
         return _first(_difference(g, e, f"{where}[{i}]") for i, (g, e) in pairs)
@@ -190,7 +203,11 @@ def _number_difference(got, expected, where: str) -> str | None:
 
     if not _is_number(got):
         return f"{where} should be {_short(expected)}, yours is {_short(got)}."
-    mine, theirs = (_as_array(x) for x in (got, expected))
+    try:
+        mine, theirs = (_as_array(x) for x in (got, expected))
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return f"{where} holds what are no numbers to compare ({reason})."
     if mine.shape != theirs.shape:
         return f"{where} should have the shape {theirs.shape}, yours has {mine.shape}."
     close = np.isclose(mine, theirs, rtol=1e-4, atol=1e-4, equal_nan=True)
@@ -198,18 +215,31 @@ def _number_difference(got, expected, where: str) -> str | None:
         return None
     index = tuple(int(i) for i in np.argwhere(~close)[0])
     at = f" at {list(index)}" if index else ""
-    return f"{where}{at} should be {theirs[index]:.4g}, yours is {mine[index]:.4g}."
+    return f"{where}{at} should be {_figure(theirs[index])}, yours is {_figure(mine[index])}."
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, int | float) or (hasattr(value, "shape") and hasattr(value, "dtype"))
+    has_numbers = hasattr(value, "shape") and hasattr(value, "dtype")
+    return isinstance(value, int | float | complex) or has_numbers
 
 
 def _as_array(value):
+    """Complex numbers hold every kind: half precision and sparse ones, too, and 2x+1j is not 2x."""
     import numpy as np
 
-    value = value.detach().cpu() if hasattr(value, "detach") else value
-    return np.asarray(value, dtype=np.float64)
+    if hasattr(value, "detach"):
+        import torch
+
+        if value.is_meta:
+            raise ValueError("a tensor on the device 'meta' has a shape and no numbers")
+        value = value.detach().cpu()
+        value = value if value.layout == torch.strided else value.to_dense()
+        value = value.to(torch.complex128).resolve_conj().numpy()
+    return np.asarray(value, dtype=np.complex128)
+
+
+def _figure(number: complex) -> str:
+    return f"{number:.4g}" if number.imag else f"{number.real:.4g}"
 
 
 def _short(value) -> str:
@@ -220,7 +250,16 @@ def _first(sentences):
     return next((s for s in sentences if s), None)
 
 
-# ---- quiet ----
+# ---- figures and quiet ----
+
+
+def _show_figures_here() -> None:
+    """Figures appear below their cells, whatever MPLBACKEND says outside."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if hasattr(shell, "kernel"):  # a notebook; a terminal keeps its windows
+        shell.run_line_magic("matplotlib", "inline")
 
 
 def _quieten(offline: bool, progress: bool) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gill_lite.course import hand_out
+from gill_lite.course.chapters import chapters, read_chapter
 from gill_lite.errors import GillError
 from gill_lite.files import write_bytes, write_text
 from gill_lite.provenance import repository_root, usable_cores
@@ -20,6 +22,8 @@ MAX_CELL_LINES = 20  # without imports: a list to look things up in
 MAX_NOTEBOOK_BYTES = 400_000
 MAX_TOTAL_BYTES = 4_000_000
 KEPT_METADATA = ("tags", "nbgrader")
+INLINE = "module://matplotlib_inline.backend_inline"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 OPENING = ("you will do", "learn", "need")
 CLOSING = ("recap", "paper versus code", "go further")
 MEASURED = re.compile(r"^- \*\*Measured:\*\*.*$", re.MULTILINE)
@@ -34,6 +38,7 @@ def execute(source: Path, output: Path, parameters: dict, progress: bool = True)
     """
     import papermill
 
+    read_chapter(source)
     known = papermill.inspect_notebook(str(source))
     for name in parameters:
         if name not in known:
@@ -41,17 +46,44 @@ def execute(source: Path, output: Path, parameters: dict, progress: bool = True)
                 f"{source.name} has no parameter '{name}'; it has {', '.join(known) or 'none'}."
             )
     output.parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(
-        str(source),
-        str(output),
-        parameters=parameters,
-        kernel_name="python3",
-        start_timeout=KERNEL_START_SECONDS,
-        cwd=str(repository_root()),
-        progress_bar={"desc": source.stem, "unit": "cell"} if progress else False,
-        stderr_file=sys.stderr if progress else None,
-        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # its own complaints at Ctrl-C
-    )
+    with own_environment():
+        papermill.execute_notebook(
+            str(source),
+            str(output),
+            parameters=parameters,
+            kernel_name="python3",
+            start_timeout=KERNEL_START_SECONDS,
+            cwd=str(repository_root()),
+            progress_bar={"desc": source.stem, "unit": "cell"} if progress else False,
+            stderr_file=sys.stderr if progress else None,
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # its own complaints at Ctrl-C
+        )
+
+
+@contextmanager
+def own_environment():
+    """What a kernel started inside depends on is ours: this interpreter, figures in the notebook,
+    no more threads than cores, Jupyter's and IPython's folders; what the user has set is put back.
+    """
+    from ipykernel.kernelspec import write_kernel_spec
+
+    with tempfile.TemporaryDirectory(prefix="gill-lite-jupyter-") as folder:
+        write_kernel_spec(Path(folder) / "kernels" / "python3")
+        ours = {"MPLBACKEND": INLINE, "JUPYTER_PATH": folder, "IPYTHONDIR": f"{folder}/ipython",
+                "JUPYTER_RUNTIME_DIR": f"{folder}/runtime",
+                "JUPYTER_CONFIG_DIR": f"{folder}/config"}  # fmt: skip
+        for name in THREADS:
+            if os.environ.get(name, "").isdecimal() and int(os.environ[name]) > usable_cores():
+                ours[name] = str(usable_cores())
+        before = {name: os.environ.get(name) for name in ours}
+        os.environ.update(ours)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def normalise(path: Path) -> None:
@@ -134,7 +166,7 @@ def refresh(folder: Path | None = None, beginnings: tuple[str, ...] = ("",)) -> 
     it ran through. All are, or those whose names begin so: ("03", "04").
     Raises GillError if one breaks the course's form or the budget."""
     folder = folder or repository_root() / "notebooks"
-    every = sorted(folder.glob("*.ipynb"))
+    every = chapters(folder)
     paths = [path for path in every if path.name.startswith(beginnings)]
     if not paths:
         raise GillError(f"there is no such notebook in {folder}.")

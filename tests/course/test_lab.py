@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections import namedtuple
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +214,46 @@ def test_setup_finds_the_repository_from_anywhere(tmp_path):
 
 def _environment(root: Path) -> dict:
     return {**os.environ, "PYTHONPATH": str(root), "PYTEST_VERSION": pytest.__version__}
+
+
+# ---- answers of every kind ----
+
+
+@pytest.mark.parametrize(
+    "answer, expected, sentence",
+    [
+        (torch.ones(2, dtype=torch.bfloat16), torch.ones(2), None),
+        (torch.ones(2).to_sparse(), torch.ones(2), None),
+        (torch.ones(2, device="meta"), torch.ones(2), "the device 'meta' has a shape and no"),
+        (2 * torch.ones(2) + 1j, 2 * torch.ones(2), "at [0] should be 2, yours is 2+1j"),
+        (2 + 1j, 2.0, "should be 2, yours is 2+1j"),
+        (np.array(["two", "words"]), np.ones(2), "holds what are no numbers"),
+        (np.array([[1], [2, 3]], dtype=object), np.ones(2), "holds what are no numbers"),
+        ([[1.0], [2.0, 3.0]], torch.ones(2), "should be tensor([1., 1.]), yours is [[1.0]"),
+        (torch.ones(2), [1.0, 1.0], "should be a list, yours is a Tensor"),
+        ("2", torch.ones(2), "yours is '2'"),
+    ],
+    ids=str,
+)
+def test_an_answer_of_any_kind_gets_a_sentence(answer, expected, sentence):
+    said = lab.check(lambda x: answer, lambda x: expected, [(0,)])
+    assert said.startswith("passed") if sentence is None else sentence in said
+
+
+def test_a_function_without_a_name_is_checked():
+    assert lab.check(partial(double), double, [(1.0,)]).startswith("passed: functools.partial")
+
+
+def test_names_that_papermill_adds_are_let_through():
+    cell = '# Parameters\nseed = 3\nPAPERMILL_OUTPUT_PATH = "out.ipynb"\n'
+    actual = {"In": ["", cell], "seed": 3, "PAPERMILL_OUTPUT_PATH": "out.ipynb"}
+    lab.validate_parameters({"seed": 0}, actual)
+    actual["In"][1] = cell.replace("PAPERMILL_", "papermill_")
+    with pytest.raises(GillError, match="no parameter 'papermill_OUTPUT_PATH'"):
+        lab.validate_parameters({"seed": 0}, actual)
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/x", "gs://bucket/x", "s3:/bucket/x"])
+def test_results_do_not_go_to_an_address(place):
+    with pytest.raises(GillError, match="parameter 'output_dir' is .* must be a folder"):
+        lab.validate_parameters({"output_dir": "runs/x"}, {"output_dir": place})
