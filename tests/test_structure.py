@@ -16,7 +16,8 @@ ROOMS = [
     {"errors"},
     {"files", "profiles"},
     {"provenance"},
-    {"model", "world", "datasets"},
+    {"model"},  # knows no world
+    {"world", "datasets"},
     {"pretraining"},
     {"answering"},  # knows nothing of training
     {"training"},
