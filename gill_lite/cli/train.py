@@ -125,6 +125,8 @@ def run(arguments) -> None:
     with group.local_main_process_first():  # the others read what it keeps
         pairs = _given_pairs(arguments.captions, arguments.images, arguments.shards)
         held = _given_pairs(arguments.val_captions, arguments.val_images, arguments.val_shards)
+    for given in filter(None, (pairs, held)):
+        group.print(given.summary())
     backbones = _backbones(arguments, profile.replace(**recipe), group.device, precision)
     output_dir = arguments.output_dir or _folder(arguments)
     pairs, features = (pairs, None) if pairs is not None else _world(backbones, output_dir, group)

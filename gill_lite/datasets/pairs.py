@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from gill_lite.datasets.reading import Tally, Unusable, summary, told
+from gill_lite.datasets.reading import Tally, Unusable, told
 from gill_lite.errors import GillError
 
 FEW = 10  # that many damaged pictures are never too many
@@ -74,8 +74,10 @@ class Pairs:
         )
 
     def summary(self) -> str:
-        """One line for logs: how many pairs, how many skipped, and why."""
-        return f"{self.source}: {summary(len(self), self.eligible, self.skipped)}"
+        """One line for a person: "...: 300 of 310 usable; skipped 10 (missing image 10)"."""
+        text = f"{self.source}: {len(self)} of {self.eligible} usable"
+        skipped = self.skipped
+        return f"{text}; skipped {skipped.total()} ({told(skipped)})" if skipped else text
 
     def about(self) -> dict:
         """What a training run notes of its data, JSON-ready; `digest` changes with the order."""

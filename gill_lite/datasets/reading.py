@@ -24,10 +24,6 @@ class Reading:
     eligible: int
     skipped: Counter = field(default_factory=Counter)
 
-    def summary(self) -> str:
-        """One line for logs: "300 of 310 usable; skipped 10 (missing image 10)"."""
-        return summary(len(self.examples), self.eligible, self.skipped)
-
 
 class Unusable(Exception):
     """One example that cannot be used: a short reason to count, a sentence for a person."""
@@ -85,12 +81,6 @@ class Tally:
             f"{self.eligible} examples are unusable ({told(self.skipped)}; at most "
             f"{self.max_skipped:.0%} may be); the first: {self.first}"
         )
-
-
-def summary(usable: int, eligible: int, skipped: Counter) -> str:
-    """One line for logs: "300 of 310 usable; skipped 10 (missing image 10)"."""
-    text = f"{usable} of {eligible} usable"
-    return f"{text}; skipped {skipped.total()} ({told(skipped)})" if skipped else text
 
 
 def told(skipped: Counter) -> str:

@@ -54,4 +54,4 @@ def choices_markdown() -> str:
         cells = [f"`{getattr(p, choice.name)!r}`: {choice.metadata[p.name]}"
                  for p in (OFFICIAL, CORRECTED)]  # fmt: skip
         lines.append(f"| `{choice.name}` | {choice.metadata['what']} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

@@ -1,13 +1,14 @@
-"""Write README.md's tables and docs/results.md: `python -m gill_lite.experiments.readme`.
+"""Write what README.md and docs/ show of the project: `python -m gill_lite.experiments.readme`.
 
-The course table is read from the notebooks' first cells, results from the reference runs; the
-picture is what README's own lines of Python draw.
+The course table is read from the notebooks' first cells, results from the reference runs, the
+choices of a protocol from its dataclass; the picture is what README's lines of Python draw.
 """
 
 import re
 from pathlib import Path
 
 from gill_lite.errors import GillError
+from gill_lite.evaluation.protocol import choices_markdown
 from gill_lite.evaluation.tables import choose
 from gill_lite.files import read_json, read_text, write_text
 from gill_lite.provenance import repository_root
@@ -96,13 +97,16 @@ def _table(heads, rows) -> str:
 
 
 def main(root: Path) -> None:
-    """Write both pages and README's picture."""
+    """Write the pages and README's picture."""
     results = reference_runs(root / "results")
-    readme = with_course(read_text(root / "README.md"), root / "notebooks")
-    write_text(root / "README.md", with_findings(readme, results))
-    page = root / "docs" / "results.md"
-    write_text(page, with_results(read_text(page), results))
-    [code] = PYTHON.findall(readme)
+    pages = {
+        "README.md": lambda text: with_findings(with_course(text, root / "notebooks"), results),
+        "docs/results.md": lambda text: with_results(text, results),
+        "docs/protocols.md": lambda text: placed(text, "protocols", choices_markdown()),
+    }
+    for name, renewed in pages.items():
+        write_text(root / name, renewed(read_text(root / name)))
+    [code] = PYTHON.findall(read_text(root / "README.md"))
     exec(code.replace("answer.png", str(root / "docs" / "answer.png")), {})
 
 

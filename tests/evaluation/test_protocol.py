@@ -21,7 +21,7 @@ def test_protocols_differ_where_the_official_code_is_at_fault():
 def test_the_docs_tell_every_choice_as_the_code_has_it():
     page = (DATA.parent / "docs" / "protocols.md").read_text(encoding="utf-8")
     table = protocol.choices_markdown()
-    assert table in page, "write docs/protocols.md anew from protocol.choices_markdown()"
+    assert table in page, "write it anew: python -m gill_lite.experiments.readme"
     choices = [choice.name for choice in dataclasses.fields(protocol.Protocol)]
     assert choices[0] == "name" and len(choices) == len(table.splitlines()) - 2 + 1
     for name in choices[1:]:
