@@ -1,4 +1,4 @@
-"""What happens on the page: one Visitor a browser tab, and what its clicks do.
+"""What happens on the page: a conversation for each browser tab, and what its clicks do.
 
 Every method that `layout` binds takes the request first, and what it yields or returns is what
 the page shows: the conversation, the message box, what the [IMG] tokens read, and a note.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from gill_lite.answering.conversation import Conversation
 from gill_lite.demo import session, showing
 from gill_lite.demo.examples import EXAMPLES, drawn
 from gill_lite.demo.reading import read_by_img
@@ -18,7 +19,7 @@ from gill_lite.errors import GillError
 from gill_lite.world.probes import load_probes
 from gill_lite.world.scene import Scene
 
-MOST = 200  # visitors that are remembered; beyond, the one who was here longest ago is forgotten
+MOST = 200  # conversations that are remembered; the one that was used longest ago goes first
 CONTROLS = (  # of an answer, in the order in which the page has them
     *("ret_scale_factor", "max_words", "temperature", "run_seed", "guidance_scale"),
     *("num_inference_steps", "candidates", "draw", "own_pictures"),
@@ -34,22 +35,21 @@ class Page:
         mini = responder.profile.name == "mini"
         self.asked = "{}" if mini else session.ASKED  # as the official page asks the real models
         self.showing = showing.Showing(load_probes() if mini else None)
-        self.visitors: OrderedDict[str, session.Visitor] = OrderedDict()
+        self.talks: OrderedDict[str, Conversation] = OrderedDict()
         self.number = 0  # of drawn pictures, so that no two are alike
 
-    def visitor(self, request: gr.Request) -> session.Visitor:
-        """Who sent the request; a new one where there was nothing from this tab."""
+    def talk(self, request: gr.Request) -> Conversation:
+        """The conversation of the tab that sent the request; a new one where there was none."""
         name = request.session_hash
-        if name not in self.visitors:
-            self.visitors[name] = session.Visitor(self.responder)
-        self.visitors.move_to_end(name)
-        while len(self.visitors) > MOST:
-            self.visitors.popitem(last=False)
-        return self.visitors[name]
+        talk = self.talks.pop(name, None) or Conversation(self.responder)
+        self.talks[name] = talk
+        if len(self.talks) > MOST:
+            self.talks.popitem(last=False)
+        return talk
 
     def leave(self, request: gr.Request) -> None:
         """A tab was closed: nothing of it is kept."""
-        self.visitors.pop(request.session_hash, None)
+        self.talks.pop(request.session_hash, None)
 
     # ---- answers -------------------------------------------------------------------------
 
@@ -57,58 +57,58 @@ class Page:
         """Answer what is in the message box, and empty it."""
         with as_toast():
             said = self._items(message)
-        yield from self._answer(self.visitor(request), said, settings_of(controls))
+        yield from self._answer(self.talk(request), said, settings_of(controls))
         for name in message["files"]:
             Path(name).unlink(missing_ok=True)
 
     def again(self, request: gr.Request, *controls):
         """Answer the last message anew with the next seed; yields the seed, too."""
-        visitor, how = self.visitor(request), settings_of(controls)
+        talk, how = self.talk(request), settings_of(controls)
         with as_toast():
-            if not visitor.turns:
+            if not talk.turns:
                 raise GillError("there is no answer to vary; say something first")
         how["run_seed"] += 1
-        place = len(visitor.turns) - 1
-        for shown in self._answer(visitor, visitor.turns[-1].said, how, place):
+        place = len(talk.turns) - 1
+        for shown in self._answer(talk, talk.turns[-1].said, how, place):
             yield *shown, how["run_seed"]
 
     def example(self, request: gr.Request, title: str, *controls):
         """Begin anew, and say the messages of an example one after the other."""
-        example, visitor = EXAMPLES[title], session.Visitor(self.responder)
-        self.visitors[request.session_hash] = visitor
+        self.leave(request)
+        example, talk = EXAMPLES[title], self.talk(request)
         how = settings_of(controls, **example.settings)
         for said in example.said():
-            for chat, box, read, _ in self._answer(visitor, said, how):
+            for chat, box, read, _ in self._answer(talk, said, how):
                 yield chat, box, read, example.note
 
-    def _answer(self, visitor, said: list, how: dict, place: int | None = None):
+    def _answer(self, talk, said: list, how: dict, place: int | None = None):
         """The box is emptied once: the next message may be written while one is answered."""
-        before = [*self._chat(visitor.turns[:place]), bubble("user", self.showing.said(said))]
+        before = [*self._chat(talk.turns[:place]), bubble("user", self.showing.said(said))]
         box = EMPTY
         with as_toast():
-            for pieces in visitor.answer(said, how, place):
+            for pieces in session.answer(talk, said, how, place):
                 chat = [*before, bubble("assistant", showing.growing(pieces))]
                 yield chat, box, "", gr.skip()
                 box = gr.skip()
-        yield self._chat(visitor.turns), box, self._read(visitor.turns), gr.skip()
+        yield self._chat(talk.turns), box, self._read(talk.turns), gr.skip()
 
     # ---- turns ---------------------------------------------------------------------------
 
     def undo(self, request: gr.Request):
         """Take the last turn back."""
-        visitor = self.visitor(request)
+        talk = self.talk(request)
         with as_toast():
-            visitor.conversation.undo()
-        return self._chat(visitor.turns), gr.skip(), "", ""
+            talk.undo()
+        return self._chat(talk.turns), gr.skip(), "", ""
 
     def edit(self, request: gr.Request):
         """Take the last turn back into the message box."""
-        visitor = self.visitor(request)
+        talk = self.talk(request)
         with as_toast():
-            said = visitor.conversation.undo().said
+            said = talk.undo().said
         words = " ".join(session.unasked(item) for item in said if isinstance(item, str))
         files = [self._file(item) for item in said if not isinstance(item, str)]
-        return self._chat(visitor.turns), {"text": words, "files": files}, "", ""
+        return self._chat(talk.turns), {"text": words, "files": files}, "", ""
 
     def reset(self, request: gr.Request):
         """Begin a new conversation."""
@@ -121,7 +121,7 @@ class Page:
         """The words of the message that the model does not know."""
         tokenizer = self.responder.backbones.tokenizer
         text = message["text"][: session.MAX_LETTERS]
-        return showing.underlined(session.unknown_words(tokenizer, text))
+        return showing.underlined(tokenizer, text)
 
     def draw(self, message: dict, *values: str) -> dict:
         """The message with a picture of the scene that six choices make."""
@@ -149,7 +149,7 @@ class Page:
 
     def save_json(self, request: gr.Request) -> str:
         """The conversation as the address of a JSON file."""
-        return session.as_json(self._begun(request).conversation)
+        return session.as_json(self._begun(request))
 
     def save_png(self, request: gr.Request) -> str:
         """The conversation as the address of a PNG file."""
@@ -157,18 +157,19 @@ class Page:
 
     def load(self, request: gr.Request, name: str):
         """Go on with a conversation from a file."""
-        path, visitor = Path(name), self.visitor(request)
+        path = Path(name)
         with as_toast():
-            visitor.conversation = session.of_json(path.read_bytes(), self.responder)
+            talk = session.of_json(path.read_bytes(), self.responder)
         path.unlink()
-        return self._chat(visitor.turns), EMPTY, self._read(visitor.turns), ""
+        self.talks[request.session_hash] = talk
+        return self._chat(talk.turns), EMPTY, self._read(talk.turns), ""
 
-    def _begun(self, request: gr.Request) -> session.Visitor:
-        visitor = self.visitor(request)
+    def _begun(self, request: gr.Request) -> Conversation:
+        talk = self.talk(request)
         with as_toast():
-            if not visitor.turns:
+            if not talk.turns:
                 raise GillError("there is nothing to save yet; say something first")
-        return visitor
+        return talk
 
     # ---- what is shown -------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What one visitor of the page has: a conversation within limits, answered while one watches.
+"""A conversation within the limits of a page, answered while one watches, and as one file.
 
 Nothing here knows the page, and nothing stays on disk: a conversation is saved by the browser.
 """
@@ -39,52 +39,38 @@ class Left(Exception):
     """Nobody watches an answer any more."""
 
 
-class Visitor:
-    """A conversation of one browser tab with `responder`."""
+def answer(
+    conversation: Conversation, said: list, settings: dict, place: int | None = None
+) -> Iterator[list]:
+    """Say texts and pictures; yields what there is of the answer: texts, and None or what is
+    drawn so far for a picture.
 
-    def __init__(self, responder):
-        self.conversation = Conversation(responder)
+    place: the turn that is said anew, with all behind it; by default one more is said. Once the
+    iterator has ended the conversation has the turn; where it is left early the work ends, too.
+    Raises GillError for what is beyond the limits.
+    """
+    check(said)
+    count, drawing = len(conversation.turns), conversation.responder.drawing
+    if place is None and count >= MAX_TURNS:
+        raise GillError(f"a conversation has at most {MAX_TURNS} turns here; begin another")
+    say = conversation.say if place is None else partial(conversation.edit, place)
+    steps = settings.get("num_inference_steps") or drawing.backbones.profile.num_inference_steps
 
-    @property
-    def turns(self) -> list:
-        """The conversation's turns so far."""
-        return self.conversation.turns
+    def work(tell: Callable) -> None:
+        so_far: list = []
 
-    def answer(self, said: list, settings: dict, place: int | None = None) -> Iterator[list]:
-        """Say texts and pictures; yields what there is of the answer: texts, and None or what is
-        drawn so far for a picture.
+        def on_text(pieces: list) -> None:
+            so_far[:] = pieces
+            tell(pieces)
 
-        place: the turn that is said anew, with all behind it; by default one more is said. Once
-        the iterator has ended the turn is the conversation's; where it is left early the
-        conversation stays as it was. Raises GillError for what is beyond the limits.
-        """
-        check(said)
-        place = len(self.turns) if place is None else place
-        if place >= MAX_TURNS:
-            raise GillError(
-                f"a conversation has at most {MAX_TURNS} turns here; save it, and begin another"
-            )
-        conversation, drawing = self.conversation, self.conversation.responder.drawing
-        say = conversation.say
-        if place < len(self.turns):
-            say = partial(conversation.edit, place)
-        steps = settings.get("num_inference_steps") or drawing.backbones.profile.num_inference_steps
+        def on_step(step: int, latents) -> None:
+            if step % max(1, steps // FRAMES) == 0:
+                image, first = to_pil(drawing.decode(latents[:1])[0]), so_far.index(None)
+                tell([*so_far[:first], image, *so_far[first + 1 :]])
 
-        def work(tell: Callable) -> None:
-            so_far: list = []
+        say(*said, on_text=on_text, on_step=on_step, **settings)
 
-            def on_text(pieces: list) -> None:
-                so_far[:] = pieces
-                tell(pieces)
-
-            def on_step(step: int, latents) -> None:
-                if step % max(1, steps // FRAMES) == 0:
-                    image, place = to_pil(drawing.decode(latents[:1])[0]), so_far.index(None)
-                    tell([*so_far[:place], image, *so_far[place + 1 :]])
-
-            say(*said, on_text=on_text, on_step=on_step, **settings)
-
-        yield from watched(work)
+    return watched(work)
 
 
 def watched(work: Callable) -> Iterator:
@@ -154,19 +140,6 @@ def unasked(text: str) -> str:
     before, after = ASKED.split("{}")
     inside = text.startswith(before) and text.endswith(after)
     return text[len(before) : -len(after)] if inside else text
-
-
-def unknown_words(tokenizer, text: str) -> list[tuple[str, bool]]:
-    """The text in pieces, each with whether the language model has no word for it."""
-    if tokenizer.unk_token_id is None:
-        return [(text, False)]
-    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    pieces, at = [], 0
-    for token, (start, end) in zip(read.input_ids, read.offset_mapping, strict=True):
-        if token == tokenizer.unk_token_id:
-            pieces += [(text[at:start], False), (text[start:end], True)]
-            at = end
-    return [piece for piece in [*pieces, (text[at:], False)] if piece[0]]
 
 
 # ---- one file ----------------------------------------------------------------------------------

@@ -3,12 +3,12 @@
 Every text of a visitor or a model is escaped here, and pictures stand in the HTML themselves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from textwrap import wrap
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from gill_lite.answering.answers import ShownPicture
 from gill_lite.answering.drawing import from_pil
@@ -22,6 +22,7 @@ KINDS = {"gen": "generated", "ret": "retrieved"}
 OTHERS = {"gen": "what it would have retrieved", "ret": "what it would have drawn"}
 WIDTH, MARGIN, LINE = 640, 24, 26  # of the saved picture, in pixels
 PICTURE = 192  # its pictures' longer side
+COLORS = {"You": "#1d4ed8", "GILL": "#111827"}
 
 
 class Showing:
@@ -67,7 +68,7 @@ class Showing:
         if others:
             inside = "".join(figure(*one) for one in others)
             both = picture.generated and picture.retrieved
-            title = OTHERS[str(picture.source)] if both else "other candidates"
+            title = OTHERS[picture.source] if both else "other candidates"
             others = [f"<details><summary>{title}</summary>{inside}</details>"]
         image, alt, caption = best
         return figure(image, alt, caption + _decision(picture), *others)
@@ -115,76 +116,77 @@ def text(words: str) -> str:
 
 def figure(image: Image.Image, alt: str, caption: str, more: str = "") -> str:
     """A picture as HTML. caption, more: HTML."""
-    source = as_uri(png(image))
-    image_tag = f'<img src="{source}" alt="{escape(alt)}">'
-    return f"<figure>{image_tag}<figcaption>{caption}</figcaption>{more}</figure>"
+    return f"<figure>{_image(image, alt)}<figcaption>{caption}</figcaption>{more}</figure>"
 
 
-def underlined(pieces: Sequence[tuple[str, bool]]) -> str:
-    """A message with the words that the model does not know underlined; "" without any."""
-    unknown = list(dict.fromkeys(piece for piece, is_unknown in pieces if is_unknown))
+def _image(image: Image.Image, alt: str) -> str:
+    return f'<img src="{as_uri(png(image))}" alt="{escape(alt)}">'
+
+
+def underlined(tokenizer, message: str) -> str:
+    """A message with the words underlined that the LM has no token for; "" without any."""
+    if tokenizer.unk_token_id is None:
+        return ""
+    read = tokenizer(message, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    marked, unknown, at = "", [], 0
+    for token, (start, end) in zip(read.input_ids, read.offset_mapping, strict=True):
+        if token == tokenizer.unk_token_id:
+            unknown.append(escape(message[start:end]))
+            marked += f"{escape(message[at:start])}<u>{unknown[-1]}</u>"
+            at = end
     if not unknown:
         return ""
-    marked = "".join(f"<u>{escape(p)}</u>" if is_unknown else escape(p) for p, is_unknown in pieces)
-    many = "words the model does not know" if len(unknown) > 1 else "a word the model does not know"
-    return f"<p>{marked}</p><p>{many}: {escape(', '.join(unknown))}</p>"
+    told = f"the model does not know: {', '.join(dict.fromkeys(unknown))}"
+    return f'<div role="status"><p>{marked}{escape(message[at:])}</p><p>{told}</p></div>'
 
 
 def heat(read: Sequence[Read]) -> str:
-    """What the [IMG] tokens read as HTML: the darker, the more attention."""
-    most, parts = max(one.share for one in read), []
+    """What the [IMG] tokens read as HTML: the darker, the more; the most of it in words, too."""
+    most = sorted(read, key=lambda one: -one.share)[:3]
+    parts = []
     for one in read:
-        share, what = f"{one.share:.0%}", one.item
-        if isinstance(what, str):
-            what = escape(what)
-        else:
-            what = f'<img src="{as_uri(png(what))}" alt="a picture"> {share}'
-        parts.append(f'<span style="--heat:{one.share / most:.2f}" title="{share}">{what}</span>')
-    return f"<p>{' '.join(parts)}</p>"
+        what = escape(one.item) if isinstance(one.item, str) else _image(one.item, "a picture")
+        style, title = f"--heat:{one.share / most[0].share:.2f}", f"{one.share:.0%}"
+        parts.append(f'<span style="{style}" title="{title}">{what}</span>')
+    told = ", ".join(f"{escape(_name(one))} {one.share:.0%}" for one in most)
+    return f"<p>{' '.join(parts)}</p><p>most: {told}</p>"
+
+
+def _name(read: Read) -> str:
+    return read.item if isinstance(read.item, str) else "a picture"
 
 
 # ---- one picture -------------------------------------------------------------------------------
 
 
 def as_picture(turns: Sequence) -> Image.Image:
-    """The conversation as one picture, texts wrapped, pictures with what they are beside them."""
-    blocks = []  # (height, draw it at (x, y))
+    """The conversation as one picture: texts wrapped, pictures under what they are."""
+    strips = []
     for turn in turns:
-        blocks += [_block("You", item) for item in turn.said]
-        blocks += [_block("GILL", item) for item in turn.answer]
-    height = 2 * MARGIN + sum(height for height, _ in blocks)
-    page = Image.new("RGB", (WIDTH, height), "white")
+        strips += [_strip("You", item) for item in turn.said]
+        strips += [_strip("GILL", item) for item in turn.answer]
+    page = Image.new("RGB", (WIDTH, 2 * MARGIN + sum(strip.height for strip in strips)), "white")
     y = MARGIN
-    for height, draw in blocks:
-        draw(page, y)
-        y += height
+    for strip in strips:
+        page.paste(strip, (MARGIN, y))
+        y += strip.height
     return page
 
 
-def _block(who: str, item) -> tuple[int, Callable]:
-    font = _font()
-    if isinstance(item, ShownPicture):
-        words, image = KINDS.get(str(item.source), "no picture"), item.image
-    else:
-        words, image = ("", item) if isinstance(item, Image.Image) else (unasked(item), None)
-    lines = [f"{who}: {line}" if n == 0 else line for n, line in enumerate(wrap(words, 58) or [""])]
-    small = None
-    if image:
-        small = image.resize([max(1, PICTURE * side // max(image.size)) for side in image.size])
-    height = LINE * len(lines) + (small.height + LINE // 2 if small else 0)
-
-    def draw(page: Image.Image, y: int) -> None:
-        pen = ImageDraw.Draw(page)
-        color = "#1d4ed8" if who == "You" else "#111827"
-        for n, line in enumerate(lines):
-            pen.text((MARGIN, y + n * LINE), line, font=font, fill=color)
-        if small:
-            page.paste(small, (MARGIN, y + len(lines) * LINE))
-
-    return height, draw
-
-
-def _font():
+def _strip(who: str, item) -> Image.Image:
+    """What was said once, as wide as the page between its margins."""
     from matplotlib import get_data_path  # its DejaVu Sans has most alphabets
 
-    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", 17)
+    words, image = (unasked(item), None) if isinstance(item, str) else ("", item)
+    if isinstance(item, ShownPicture):
+        words, image = KINDS.get(item.source, "no picture"), item.image
+    lines = wrap(f"{who}: {words}", 58)
+    small = image and ImageOps.contain(image, (PICTURE, PICTURE))
+    height = LINE * len(lines) + (small.height + LINE // 2 if small else 0)
+    strip = Image.new("RGB", (WIDTH - 2 * MARGIN, height), "white")
+    font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", 17)
+    for n, line in enumerate(lines):
+        ImageDraw.Draw(strip).text((0, n * LINE), line, COLORS[who], font)
+    if small:
+        strip.paste(small, (0, LINE * len(lines)))
+    return strip

@@ -1,4 +1,4 @@
-"""What a visitor of the page has, without a browser: limits, files, words, what is shown."""
+"""What a talk of the page has, without a browser: limits, files, words, what is shown."""
 
 import json
 from html.parser import HTMLParser
@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from gill_lite.answering.conversation import Conversation
 from gill_lite.answering.respond import load_responder
 from gill_lite.demo import session, showing
 from gill_lite.demo.examples import ALL, BALL, drawn
@@ -24,40 +25,40 @@ def responder():
 
 
 @pytest.fixture
-def visitor(responder):
-    return session.Visitor(responder)
+def talk(responder):
+    return Conversation(responder)
 
 
-def say(visitor, *said, **how) -> list[list]:
-    return list(visitor.answer(list(said), {**HOW, **how}))
+def say(talk, *said, **how) -> list[list]:
+    return list(session.answer(talk, list(said), {**HOW, **how}))
 
 
-def test_an_answer_grows_word_by_word_and_its_picture_step_by_step(visitor):
-    grown = say(visitor, "a big red ball at the beach .")
-    (turn,) = visitor.turns
+def test_an_answer_grows_word_by_word_and_its_picture_step_by_step(talk):
+    grown = say(talk, "a big red ball at the beach .")
+    (turn,) = talk.turns
     pictures = [p for pieces in grown for p in pieces if isinstance(p, Image.Image)]
     assert len({picture.tobytes() for picture in pictures}) > 1
     places = [[isinstance(p, str) for p in pieces] for pieces in grown]
     assert places[-1] == [isinstance(item, str) for item in turn.answer]
 
 
-def test_who_leaves_early_leaves_the_conversation_as_it_was(visitor):
-    say(visitor, "a red ball .")
-    answer = visitor.answer(["it is night ."], HOW)
+def test_who_leaves_early_leaves_the_conversation_as_it_was(talk):
+    say(talk, "a red ball .")
+    answer = session.answer(talk, ["it is night ."], HOW)
     next(answer)
     answer.close()
-    assert len(visitor.turns) == 1
-    again = visitor.answer(["a blue ball ."], HOW, place=0)
+    assert len(talk.turns) == 1
+    again = session.answer(talk, ["a blue ball ."], HOW, place=0)
     next(again)
     again.close()
-    assert [turn.said for turn in visitor.turns] == [["a red ball ."]]
+    assert [turn.said for turn in talk.turns] == [["a red ball ."]]
 
 
-def test_an_answer_is_varied_in_its_place(visitor):
-    say(visitor, "a red ball .")
-    first = visitor.turns[0].answer.generated
-    list(visitor.answer(["a red ball ."], {**HOW, "run_seed": 1}, place=0))
-    assert len(visitor.turns) == 1 and visitor.turns[0].answer.generated != first
+def test_an_answer_is_varied_in_its_place(talk):
+    say(talk, "a red ball .")
+    first = talk.turns[0].answer.generated
+    list(session.answer(talk, ["a red ball ."], {**HOW, "run_seed": 1}, place=0))
+    assert len(talk.turns) == 1 and talk.turns[0].answer.generated != first
 
 
 @pytest.mark.parametrize(
@@ -68,17 +69,17 @@ def test_an_answer_is_varied_in_its_place(visitor):
         ([drawn(BALL)] * 5, "5 pictures; send 4 at most"),
     ],
 )
-def test_a_message_beyond_the_limits_is_one_sentence(visitor, said, sentence):
+def test_a_message_beyond_the_limits_is_one_sentence(talk, said, sentence):
     with pytest.raises(GillError, match=sentence):
-        say(visitor, *said)
-    assert visitor.turns == []
+        say(talk, *said)
+    assert talk.turns == []
 
 
-def test_a_conversation_ends_with_a_sentence(visitor, monkeypatch):
+def test_a_conversation_ends_with_a_sentence(talk, monkeypatch):
     monkeypatch.setattr(session, "MAX_TURNS", 1)
-    say(visitor, "a red ball .")
+    say(talk, "a red ball .")
     with pytest.raises(GillError, match="at most 1 turns"):
-        say(visitor, "a blue ball .")
+        say(talk, "a blue ball .")
 
 
 def test_pictures_are_read_within_limits(monkeypatch):
@@ -94,20 +95,16 @@ def test_pictures_are_read_within_limits(monkeypatch):
 
 
 def test_unknown_words_are_underlined(responder):
-    pieces = session.unknown_words(responder.backbones.tokenizer, "A red Dragon <b> .")
-    assert "".join(piece for piece, _ in pieces) == "A red Dragon <b> ."
-    assert "Dragon" in [piece for piece, unknown in pieces if unknown]
-    html = showing.underlined(pieces)
-    assert "<u>Dragon</u>" in html and "<b>" not in html
-    assert (
-        showing.underlined(session.unknown_words(responder.backbones.tokenizer, "a ball .")) == ""
-    )
+    tokenizer = responder.backbones.tokenizer
+    html = showing.underlined(tokenizer, "A red Dragon <b> .")
+    assert "A red <u>Dragon</u> " in html and "<b>" not in html
+    assert showing.underlined(tokenizer, "a ball .") == ""
 
 
-def test_a_file_gives_the_conversation_back(visitor, responder):
-    say(visitor, "a red ball .", drawn(BALL))
-    say(visitor, "it is night .", num_generated=2)
-    text = session.as_json(visitor.conversation)
+def test_a_file_gives_the_conversation_back(talk, responder):
+    say(talk, "a red ball .", drawn(BALL))
+    say(talk, "it is night .", num_generated=2)
+    text = session.as_json(talk)
     read = session.of_json(text.encode(), responder)
     assert session.as_json(read) == text
     assert [turn.said[0] for turn in read.turns] == ["a red ball .", "it is night ."]
@@ -119,13 +116,13 @@ def test_another_file_is_one_sentence(responder, change):
         session.of_json(change.encode(), responder)
 
 
-def test_a_file_can_neither_read_files_nor_hold_too_much(visitor, responder, monkeypatch):
-    say(visitor, drawn(BALL))
-    record = json.loads(session.as_json(visitor.conversation))
+def test_a_file_can_neither_read_files_nor_hold_too_much(talk, responder, monkeypatch):
+    say(talk, drawn(BALL))
+    record = json.loads(session.as_json(talk))
     record["turns"][0]["said"][0]["picture"] = "/etc/passwd"
     with pytest.raises(GillError, match="no conversation"):
         session.of_json(json.dumps(record).encode(), responder)
-    text = session.as_json(visitor.conversation).encode()
+    text = session.as_json(talk).encode()
     monkeypatch.setattr(session, "MAX_WORDS_SAVED", 10)
     with pytest.raises(GillError, match="too long"):
         session.of_json(text, responder)
@@ -144,9 +141,9 @@ class Tags(HTMLParser):
         self.alts += [value for name, value in attrs if name == "alt"]
 
 
-def test_what_is_shown_is_escaped_and_told_to_those_who_do_not_see(visitor, responder):
-    say(visitor, HOSTILE, drawn(BALL), num_generated=2, num_retrieved=2)
-    told, (turn,) = showing.Showing(load_probes()), visitor.turns
+def test_what_is_shown_is_escaped_and_told_to_those_who_do_not_see(talk, responder):
+    say(talk, HOSTILE, drawn(BALL), num_generated=2, num_retrieved=2)
+    told, (turn,) = showing.Showing(load_probes()), talk.turns
     you, gill = told.said(turn.said), told.answered(turn)
     assert showing.escape(HOSTILE) in you
     assert Tags(you).tags | Tags(gill).tags <= {
@@ -158,18 +155,18 @@ def test_what_is_shown_is_escaped_and_told_to_those_who_do_not_see(visitor, resp
     assert "what it would have retrieved" in gill
 
 
-def test_the_whole_conversation_is_one_picture(visitor):
-    say(visitor, "a red ball . " * 30, drawn(BALL))
-    one = showing.as_picture(visitor.turns)
-    say(visitor, "it is night .")
-    two = showing.as_picture(visitor.turns)
+def test_the_whole_conversation_is_one_picture(talk):
+    say(talk, "a red ball . " * 30, drawn(BALL))
+    one = showing.as_picture(talk.turns)
+    say(talk, "it is night .")
+    two = showing.as_picture(talk.turns)
     assert one.width == two.width and two.height > one.height > 400
 
 
-def test_what_img_reads_is_shared_among_words_and_pictures(visitor, responder):
-    say(visitor, "a red ball .")
-    say(visitor, "it is in the", drawn(BALL))
-    prompt = session.before_picture(visitor.turns)
+def test_what_img_reads_is_shared_among_words_and_pictures(talk, responder):
+    say(talk, "a red ball .")
+    say(talk, "it is in the", drawn(BALL))
+    prompt = session.before_picture(talk.turns)
     read = read_by_img(responder, prompt)
     assert sum(one.share for one in read) == pytest.approx(1, abs=1e-5)
     assert [one.item for one in read][:4] == ["a", "red", "ball", "."]
