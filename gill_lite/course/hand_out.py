@@ -114,9 +114,8 @@ def problems(notebook) -> list[str]:
         found = exercises(notebook)
     except GillError as error:
         return [str(error)]
-    faults = []
-    if not 2 <= len(found) <= 4:
-        faults.append(f"has {len(found)} exercises instead of two to four")
+    few = len(found) not in range(2, 5)
+    faults = [f"has {len(found)} exercises instead of two to four"] if few else []
     if all(exercise.checker is not None for exercise in found):
         faults.append("has no open-ended exercise")
     faults += [f"gives no folding hint to exercise {e.number}" for e in found if not e.hint]

@@ -68,7 +68,7 @@ class Showing:
         if others:
             inside = "".join(figure(*one) for one in others)
             both = picture.generated and picture.retrieved
-            title = OTHERS[picture.source] if both else "other candidates"
+            title = OTHERS[str(picture.source)] if both else "other candidates"
             others = [f"<details><summary>{title}</summary>{inside}</details>"]
         image, alt, caption = best
         return figure(image, alt, caption + _decision(picture), *others)
@@ -179,7 +179,7 @@ def _strip(who: str, item) -> Image.Image:
 
     words, image = (unasked(item), None) if isinstance(item, str) else ("", item)
     if isinstance(item, ShownPicture):
-        words, image = KINDS.get(item.source, "no picture"), item.image
+        words, image = KINDS.get(str(item.source), "no picture"), item.image
     lines = wrap(f"{who}: {words}", 58)
     small = image and ImageOps.contain(image, (PICTURE, PICTURE))
     height = LINE * len(lines) + (small.height + LINE // 2 if small else 0)
