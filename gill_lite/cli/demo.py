@@ -13,7 +13,7 @@ def add_demo(subparsers) -> None:
     add_responder(parser)
     option = parser.add_argument
     option("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 for all that ask")
-    option("--port", type=natural, default=7860, metavar="N", help="0 for any that is free")
+    option("--port", type=natural, default=7860, metavar="N", help="port; 0 for any that is free")
 
 
 def run(arguments) -> None:
