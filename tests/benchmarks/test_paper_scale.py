@@ -107,10 +107,13 @@ def test_a_training_batch_is_full_and_its_targets_are_made_of_its_captions(backb
     speed.train_timing(PROFILE, gill, backbones, 1)
     (_, first), (_, second), *_ = batches
     assert first.images.shape == (4, 3, 16, 16)
-    assert first.captions.lengths.tolist() == [PROFILE.max_caption_tokens] * 4
+    for batch in (first, second):
+        ids, longest = batch.img_rows.input_ids, PROFILE.max_caption_tokens
+        assert ids.shape in ((4, longest), (2, 2 * longest - 1)), "alone, or two and two joined"
+        assert set(batch.img_rows.lengths.tolist()) == {ids.shape[1]}
+        assert len(set(map(tuple, ids.tolist()))) == len(ids)
     assert first.prompt_targets.shape == (4, 77, 8)
     assert first.prompt_targets.data_ptr() != second.prompt_targets.data_ptr()  # computed anew
-    assert len(set(map(tuple, first.captions.input_ids.tolist()))) == 4
 
 
 def test_a_training_step_that_is_not_finite_is_no_measure(backbones, gill):
