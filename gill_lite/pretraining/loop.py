@@ -172,9 +172,10 @@ class Checkpoint:
         if not self.path.exists():
             return 0, 0.0
         state = read_tensors(self.path)
-        try:
+        if "settings" in state:
             mend = "choose another --work-dir, or remove it to begin anew"
             refuse_other_settings(self.path, state["settings"], self.settings, mend)
+        try:
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
             if "ema" in self.parts:

@@ -148,9 +148,12 @@ def test_what_was_seen_is_not_retrieved_again(responder):
 
 
 def test_word_and_step_are_told_as_they_come(responder):
-    texts, steps = [], []
-    watch = {"on_text": texts.append, "on_step": lambda step, latents: steps.append(latents)}
+    told, steps = [], []
+    watch = {"on_text": told.append, "on_step": lambda step, latents: steps.append(latents)}
     answer = responder.respond(HALF, **watch)
+    places = [None if isinstance(piece, ShownPicture) else piece for piece in answer]
+    assert told[-1] == places, "None stands where a picture will be"
+    texts = [" ".join(piece for piece in pieces if piece) for pieces in told]
     assert texts[-1] == answer.text and all(b.startswith(a) for a, b in zip(texts, texts[1:]))
     assert len(steps) == responder.profile.num_inference_steps
     assert same_picture(to_pil(responder.drawing.decode(steps[-1])[0]), answer.generated)

@@ -131,6 +131,10 @@ def trained(stand_in, monkeypatch):
         def to(self, device):
             assert device == "cpu"
 
+    class Sharded(list):
+        def summary(self):
+            return "one pair"
+
     def load(profile, device, dtype, **models):
         loaded.append({"dtype": dtype, **models})
         pipeline = types.SimpleNamespace(unet=Moved(), vae=Moved())
@@ -139,7 +143,7 @@ def trained(stand_in, monkeypatch):
     loaded = []
     calls = stand_in("gill_lite.training.train", "train")
     stand_in("gill_lite.training.data", "world_pairs", result=(["a pair"], "features"))
-    stand_in("gill_lite.datasets.shards", "read_shards", result=["a shard's pair"])
+    stand_in("gill_lite.datasets.shards", "read_shards", result=Sharded(["a shard's pair"]))
     monkeypatch.setattr("gill_lite.model.backbones.load_backbones", load)
 
     def run(typed: str):
@@ -156,7 +160,7 @@ def test_train_passes_its_options_on(trained):
     assert (profile, pairs, folder, seed) == (MINI, ["a pair"], Path("out"), 2)
     defaults = {"steps": None, "mapper": "gill", "resume": True, "num_workers": 0, "keep": 2}
     defaults |= {"gradient_accumulation_steps": 1, "save_every": 200, "tensorboard": False}
-    defaults |= {"mixed_precision": "no", "image_features": "features"}
+    defaults |= {"mixed_precision": "no", "image_features": "features", "validation": None}
     command = options.pop("provenance")["command"]
     assert command == "gill-lite train --mapper linear --seed 2"
     assert options == defaults | {"steps": 5, "mapper": "linear", "resume": False}

@@ -104,7 +104,7 @@ COMMANDS = {
     "pretrain": lambda typed, out: ["pretrain", "probes", f"--work-dir={out}/w", f"-o={out}/o"],
     "reproduce": lambda typed, out: ["reproduce", "-o", f"{out}/o"],
     "export": lambda typed, out: ["export", f"{out}/o", "--num-stories=1"],
-    "fetch": lambda typed, out: ["fetch", "cc3m", f"--data-dir={out}/o"],
+    "fetch": lambda typed, out: ["fetch", "vist", f"--data-dir={out}/o"],
 }
 
 
