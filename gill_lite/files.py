@@ -88,7 +88,8 @@ def tidy(folder, *names: str) -> None:
     """Remove what a kill left half-written of the files `names` (patterns) in `folder`."""
     for name in names:
         for path in Path(folder).glob(f".{name}.*"):
-            path.unlink()
+            if path.suffix != ".lock":  # which a run may hold
+                path.unlink()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
-from gill_lite.files import only_one, whole_file
+from gill_lite.files import only_one, tidy, whole_file
 from gill_lite.world.language import caption
 from gill_lite.world.render import render
 from gill_lite.world.scene import ATTRIBUTES, Scene, is_novel, other_value, rng_for, sample_scene
@@ -41,6 +41,7 @@ def training_images(work_dir: Path, seed: int = 0) -> np.ndarray:
     """
     path = Path(work_dir) / f"images-{seed}.npy"
     with only_one(path, beside=True, wait=True):
+        tidy(path.parent, path.name)
         if not path.exists():
             _draw_all(path, seed)
     try:
