@@ -30,16 +30,25 @@ def decode(gill, prompt: Tensor, sampling: Sampling) -> list[int]:
 
     The logits of the last position alone are computed, which spares the reference work.
     """
-    img = gill.config.img_token_ids
+    img, factors = gill.config.img_token_ids, (sampling.ret_scale_factor, sampling.gen_scale_factor)
     embeds, ids = prompt[None], []  # (1, T, D)
     for word in range(sampling.max_words):
         logits = gill.logits(gill.lm_states(embeds)[0, -1])  # (V,)
+        for factor in (factor for factor in factors if factor > 1):
+            logits[img[0]] = logits[img[0]].abs() * factor
         logits[list(img[int(word >= sampling.min_words) :])] = -torch.inf
         token = int(logits.argmax())
         new = list(img) if token == img[0] else [token]
         ids += new
         embeds = torch.cat([embeds, gill.embed(torch.tensor([new]))], dim=1)
     return ids
+
+
+@torch.no_grad()
+def states_of(gill, prompt: Tensor, ids: list[int]) -> Tensor:
+    """States (T', D) of an answer's T' tokens behind a prompt (T, D), all read at once."""
+    read = torch.cat([prompt, gill.embed(torch.tensor(ids, dtype=torch.long))])
+    return gill.lm_states(read[None])[0, len(prompt) :]
 
 
 @torch.no_grad()
@@ -53,8 +62,7 @@ def answer(responder, prompt: list, example_id: str, sampling: Sampling, count: 
     gill, say = responder.gill, responder.backbones.tokenizer.decode
     embeds, img = responder.prompts.embed_prompt(prompt), gill.config.img_token_ids
     ids = decode(gill, embeds, sampling)
-    read = torch.cat([embeds, gill.embed(torch.tensor(ids, dtype=torch.long))])
-    states = gill.lm_states(read[None])[0, len(embeds) :]  # (T, D)
+    states = states_of(gill, embeds, ids)  # (T, D)
     answer, start, candidates = [], 0, responder.gallery.index.embeddings.clone()
     for at in [place for place, token in enumerate(ids) if token == img[0]]:
         hidden = states[at : at + len(img)]  # (R, D)

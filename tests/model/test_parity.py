@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from benchmarks import reference
 from gill_lite.answering.decode import Sampling, generate, nucleus, pad_left
 from gill_lite.fetching.convert import convert
 from gill_lite.model import losses, official
@@ -214,24 +215,6 @@ def test_names_go_back_to_the_official_ones(gill, manifest):
 # ---- where we compute it another way ------------------------------------------------------
 
 
-def official_loop(gill, embeds, sampling):
-    """The official decoding of one prompt (1, T, D): no cache, everything anew for each word."""
-    ids, start, img = [], embeds.shape[1], gill.config.img_token_ids
-    for word in range(sampling.max_words):
-        logits = gill.logits(gill.lm_states(embeds))[0, -1]
-        logits[list(img[1:])] = -torch.inf
-        factors = (sampling.ret_scale_factor, sampling.gen_scale_factor)
-        for factor in factors if word >= sampling.min_words else ():
-            logits[img[0]] = logits[img[0]].abs() * factor if factor > 1 else logits[img[0]]
-        if word < sampling.min_words:
-            logits[img[0]] = -torch.inf
-        token = int(logits.argmax())
-        new = list(img) if token == img[0] else [token]
-        ids += new
-        embeds = torch.cat([embeds, gill.embed(torch.tensor([new]))], dim=1)
-    return ids, gill.lm_states(embeds)[0, start:]
-
-
 @torch.no_grad()
 @pytest.mark.parametrize(
     "sampling, kinds",
@@ -246,12 +229,13 @@ def test_kv_cache_equals_reading_everything_anew(gill, recorded, sampling, kinds
     its minimum of words changes nothing; here each rule does (`kinds`: words, images)."""
     first = recorded["greedy.in"][0]
     prompts = [first, first[3:]]
-    expected = [official_loop(gill, p[None], sampling) for p in prompts]
+    expected = [reference.decode(gill, p, sampling) for p in prompts]
     words, images = kinds
-    assert len(expected[0][0]) == words + 8 * images
+    assert len(expected[0]) == words + 8 * images
     alone = [generate(gill, p[None], sampling=sampling) for p in prompts]
     batch = generate(gill, *pad_left(prompts), sampling)
-    for row, (ids, states) in enumerate(expected):
+    for row, ids in enumerate(expected):
+        states = reference.states_of(gill, prompts[row], ids)
         assert alone[row].ids[0] == batch.ids[row] == ids
         places = [i for i, token in enumerate(ids) if token == gill.config.img_token_ids[0]]
         hidden = [states[i : i + 8] for i in places]
