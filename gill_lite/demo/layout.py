@@ -9,8 +9,7 @@ from gill_lite.world.scene import ATTRIBUTES
 KEPT = (60, 900)  # seconds: how often files are looked through, and how old one may become
 ABOUT = """# GILL
 Words and pictures in, words and pictures out: a language model that draws or looks up a picture
-where it says **[IMG]**. Nothing you send leaves this computer, and it is forgotten when you close
-the page.
+where it says **[IMG]**. What you send is forgotten when you close the page.
 """
 MINI = """It lives in a *mini world* of about a hundred words: a ball, box, cone or star at the
 beach, in the forest, the desert or the snow. Try a conversation below, or write, say,
@@ -98,40 +97,21 @@ def _conversation(page: Page):
 def _controls(profile) -> list:
     """The settings of an answer, in the order of `page.CONTROLS`; the official page's first."""
     guidance, steps = profile.guidance_scale, profile.num_inference_steps
+    often = "Frequency multiplier for returning images"
+    more = "higher means more frequent; up to 1 it changes nothing"
+    random = "0 for deterministic, higher for more randomness"
+    noise = "of the noise, and of random words"
     with gr.Accordion("Answers", open=True):
         return [
-            gr.Slider(
-                0,
-                3,
-                1.3,
-                step=0.1,
-                label="Frequency multiplier for returning images",
-                info="higher means more frequent; up to 1 it changes nothing",
-            ),  # fmt: skip
+            gr.Slider(0, 3, 1.3, step=0.1, label=often, info=more),
             gr.Slider(1, 64, 32, step=1, label="Max # of words"),
-            gr.Slider(
-                0,
-                1,
-                0,
-                step=0.1,
-                label="Temperature",
-                info="0 for deterministic, higher for more randomness",
-            ),  # fmt: skip
-            gr.Number(
-                0,
-                label="Seed",
-                info="of the noise, and of random words",
-                precision=0,
-                minimum=0,
-                maximum=2**31,
-            ),  # fmt: skip
+            gr.Slider(0, 1, 0, step=0.1, label="Temperature", info=random),
+            gr.Number(0, label="Seed", info=noise, precision=0, minimum=0, maximum=2**31),
             gr.Slider(1, 15, guidance, step=0.5, label="Guidance scale"),
             gr.Slider(1, 50, steps, step=1, label="Denoising steps"),
             gr.Slider(1, 4, 1, step=1, label="Candidates", info="drawn and retrieved"),
             gr.Checkbox(True, label="Draw", info="off: retrieve alone"),
-            gr.Checkbox(
-                False, label="GILL rereads its own pictures", info="officially it does not"
-            ),
+            gr.Checkbox(False, label="Rereads its own pictures", info="officially it does not"),
         ]
 
 
