@@ -89,9 +89,10 @@ class Visit:
         expect(self.attached).to_have_count(before + len(files))
 
     def wait(self, answers: int):
-        """Wait until so many answers are there, and the last is whole."""
+        """Wait until so many answers are there, and the page takes a message again."""
         expect(self.answers).to_have_count(answers)
         expect(self.answers.last.get_by_text("…", exact=True)).to_have_count(0)
+        expect(self.page.locator("#chat").get_by_test_id("status-tracker")).to_contain_class("hide")
 
     def click(self, name: str):
         self.page.get_by_role("button", name=name, exact=True).click()
