@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gill_lite.cli.options import (
     DTYPES,
+    add_max_skipped,
     add_models,
     add_table_options,
     command,
@@ -57,6 +58,7 @@ def _add_data(parser) -> None:
         parser.add_argument(f"--{file}", type=Path, metavar="FILE", default=None, help=text)
         text = f"folder of the pictures of the {what}"
         parser.add_argument(f"--{task}-images", type=Path, metavar="DIR", default=None, help=text)
+    add_max_skipped(parser)
 
 
 def _add_model_options(parser) -> None:
@@ -156,6 +158,7 @@ def _prepare(arguments, output_dir: Path, profile: Profile, device):
         backbones={name: value for name, value in named.items() if value},
         cache_dir=arguments.cache,
         batch_size=arguments.batch_size,
+        max_skipped=arguments.max_skipped,
     )  # fmt: skip
 
 

@@ -76,6 +76,12 @@ def responder_of(arguments):
     )
 
 
+def add_max_skipped(parser) -> None:
+    """The option --max-skipped."""
+    text = "share of given files that may be unusable, pictures that are gone or damaged"
+    parser.add_argument("--max-skipped", type=share, metavar="X", default=0.5, help=text)
+
+
 def add_models(parser) -> None:
     """The options --lm, --vision and --diffusion."""
     kinds = {"lm": "language model", "vision": "CLIP", "diffusion": "Stable Diffusion"}
@@ -150,6 +156,17 @@ def positive_number(text: str) -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
+
+
+def share(text: str) -> float:
+    """A share from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a share from 0 to 1")
     return value
 
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from gill_lite.cli.options import (
+    add_max_skipped,
     add_models,
     add_output,
     add_profile,
@@ -69,6 +70,7 @@ def _add_data(group) -> None:
     option("--val-captions", type=Path, metavar="FILE.tsv", default=None, help=text)
     text = "folder of the held-out images"
     option("--val-images", type=Path, metavar="DIR", default=None, help=text)
+    add_max_skipped(group)
     option("--val-shards", metavar="PATTERN", default=None, help="held-out webdataset shards")
     text = "steps between looks at held-out pairs (default: 500 where there are some)"
     option("--val-every", type=positive, metavar="N", default=None, help=text)
@@ -123,8 +125,7 @@ def run(arguments) -> None:
     group = PartialState(cpu=_on_cpu(profile))
     atexit.register(group.destroy_process_group)
     with group.local_main_process_first():  # the others read what it keeps
-        pairs = _given_pairs(arguments.captions, arguments.images, arguments.shards)
-        held = _given_pairs(arguments.val_captions, arguments.val_images, arguments.val_shards)
+        pairs, held = (_given_pairs(arguments, kind) for kind in ("", "val_"))
     for given in filter(None, (pairs, held)):
         group.print(given.summary())
     backbones = _backbones(arguments, profile.replace(**recipe), group.device, precision)
@@ -202,16 +203,18 @@ def _folder(arguments) -> Path:
     return Path("runs/train") / "-".join(parts)
 
 
-def _given_pairs(captions, images, shards):
+def _given_pairs(arguments, kind: str):
     """The pairs in the files named, None where none are: then the mini world's are taken."""
+    named = (getattr(arguments, f"{kind}{name}") for name in ("captions", "images", "shards"))
+    captions, images, shards = named
     if captions is not None:
         from gill_lite.datasets.captions import pairs_dataset
 
-        return pairs_dataset(captions, images)
+        return pairs_dataset(captions, images, max_skipped=arguments.max_skipped)
     if shards is not None:
         from gill_lite.datasets.shards import read_shards
 
-        return read_shards(shards)
+        return read_shards(shards, max_skipped=arguments.max_skipped)
     return None
 
 

@@ -175,7 +175,8 @@ def _pair_maker(tsv_path, image_dir) -> Callable[[_Row], CaptionPair]:
                 "image outside the folder", f"{where} names {image}, outside {image_dir}"
             )
         if not os.path.isfile(path := os.path.join(folder, name_on_disk(image))):
-            raise Unusable("missing image", f"image {image} of {where} is missing in {image_dir}")
+            told = f"image {image} of {where} is missing in {image_dir}"
+            raise Unusable("missing image", told, image)
         return CaptionPair(caption, image, Path(path))
 
     return make

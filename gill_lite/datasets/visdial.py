@@ -47,7 +47,7 @@ def read_visdial(
             raise Unusable("repeated image id", f"{who} comes twice")
         seen.add(image_id)
         rounds = _rounds(need(dialog, "dialog", json_path, who), questions, answers, who, json_path)
-        path = folder.find(IMAGE_STEM.format(image_id), who)
+        path = folder.find(IMAGE_STEM.format(image_id), who, str(image_id))
         return Dialogue(str(image_id), image_id, str(dialog.get("caption", "")), rounds, path)
 
     dialogs = need(data, "dialogs", json_path, "'data'")

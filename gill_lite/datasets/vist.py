@@ -71,7 +71,7 @@ def _story(story_id, panels, folder, json_path) -> VistStory:
     captions = tuple(str(need(p, "text", json_path, what)) for p in panels)
     if not all(caption.strip() for caption in captions):
         raise Unusable("empty caption", f"{who} has a panel without text")
-    paths = tuple(folder.find(photo_id, f"story {story_id}") for photo_id in photo_ids)
+    paths = tuple(folder.find(photo_id, f"story {story_id}", story_id) for photo_id in photo_ids)
     return VistStory(story_id, captions, photo_ids, paths)
 
 

@@ -23,10 +23,11 @@ from gill_lite.datasets.shards import read_shards
 from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
 from gill_lite.errors import GillError
+from gill_lite.files import read_json
 from gill_lite.training.data import Loading
 from gill_lite.world.export import write_captions, write_visdial, write_vist
 from tests.datasets.test_datasets import png_that_claims
-from tests.helpers import tiny_backbones, tiny_launch
+from tests.helpers import tiny_backbones, tiny_evaluation, tiny_launch
 from tests.helpers.tiny_commands import told
 
 RED, GREEN = (200, 30, 30), (30, 200, 30)
@@ -148,6 +149,34 @@ def test_evaluation_tells_that_all_images_are_missing(
     assert sentence in told(capsys)
 
 
+@pytest.mark.parametrize("content", [lambda b: b[:1500], lambda b: b"", lambda b: b"<html>"],
+                         ids=["cut", "empty", "web page"])  # fmt: skip
+def test_a_story_whose_picture_is_damaged_is_skipped_until_it_is_whole(tmp_path, capsys, content):
+    given = [*tiny_evaluation.photographs(tmp_path, 6, 0), *tiny_evaluation.save_paper(tmp_path)]
+    picture, folder = tmp_path / "stories" / "21.png", tmp_path / "run"
+    whole = picture.read_bytes()
+    picture.write_bytes(content(whole))
+
+    def evaluate(*more):
+        typed = ["evaluate", "1", *given, "-o", str(folder), f"--cache={tmp_path / 'c'}", *more]
+        assert cli.main(typed) == 0
+        result = read_json(folder / "results" / "table1_vist.json")
+        return result["counts"], result["provenance"]["inputs"]["data"]
+
+    counts, data = evaluate()
+    assert (counts["scored"], counts["skipped"]) == (25, {"unreadable image": 5})
+    assert (data["usable"], data["skipped"]) == (5, {"unreadable image": 1})
+    picture.unlink()
+    assert evaluate()[0]["scored"] == 25
+    picture.write_bytes(whole)
+    assert evaluate()[0] == {"scored": 30, "eligible": 30, "skipped": {}}
+    capsys.readouterr()
+    picture.write_bytes(content(whole))
+    typed = ["evaluate", "1", *given, "-o", str(tmp_path / "new"), "--max-skipped=0.1"]
+    assert cli.main(typed) == 2
+    assert "1 of 6 examples are unusable (unreadable image 1; at most 10% may be" in told(capsys)
+
+
 # ---- captions ----------------------------------------------------------------------------
 
 TEXTS = [
@@ -267,6 +296,6 @@ def test_damage_spread_over_workers_stops_training(tmp_path):
     pairs = pairs_dataset(tmp_path / "c.tsv", tmp_path, max_skipped=0.2)
     processor = tiny_backbones.backbones().image_processor
     order = [[(0, i), (0, i + 2)] for i in range(0, 32, 4)]  # damaged ones; each opens two more
-    with pytest.raises(GillError, match=r"12 of 24 pictures .* damaged \(at most 20% may be\)"):
+    with pytest.raises(GillError, match=r"12 of 24 pictures .* damaged \(at most 20% may be, "):
         list(Loading(pairs, processor, None).batches(order, num_workers=2))
     assert pairs.damaged == Counter({"unreadable image": 12})
