@@ -94,8 +94,9 @@ def run_resumable(
     list, never across cells, so they are the same in every start. config: what the scores depend
     on; a run with another one is refused with the difference. progress: None shows a bar on a
     terminal only. fault: why the example of that id cannot be used, now; it is skipped with that
-    reason, and the next start asks again. Raises GillError where another run holds `output_dir`, its files are broken, a
-    score is NaN, or more than `max_skipped` of the examples cannot be used.
+    reason, and the next start asks again.
+    Raises GillError where another run holds `output_dir`, its files are broken, a score is NaN,
+    or more than `max_skipped` of the examples cannot be used.
     """
     keys = [item.key for item in items]
     repeated = [name for name, count in Counter(keys).items() if count > 1]
