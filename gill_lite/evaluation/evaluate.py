@@ -167,7 +167,8 @@ def results(
     deciding = {metric: source.of_statistic for metric, source in measured.items()}
     judged = [claim for claim in claims.read_claims() if claim.table == table.topic]
     made = provenance.collect(started, profile, command or table.command, run.earlier_seconds)
-    config = {**config, "data": _without(config["data"], run.lost)}
+    if run.lost:
+        config = {**config, "data": _without(config["data"], run.lost)}
     return {
         "table": table.name,
         "title": table.title,

@@ -53,7 +53,9 @@ def scorer(task, folder, count=4, examples=None, drawers=None, table=None, **opt
     """A scorer of the mini world's first examples; `examples` changes the list."""
     dataset = dataclasses.replace(of_world(task, folder, count), scenes={})
     if examples is not None:
-        dataset = dataclasses.replace(dataset, examples=examples(dataset.examples))
+        taken = examples(dataset.examples)
+        ids = [example.example_id for example in taken]
+        dataset = dataclasses.replace(dataset, examples=taken, ids=ids)
     made = Scorer(dataset, drawers or models(), table or table_of(task), **options)
     made.judge.perceptual = Squares()
     return made
