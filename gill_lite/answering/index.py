@@ -194,8 +194,8 @@ def _candidates(product: Tensor, scores: Tensor, k: int, slack: float) -> Tensor
 def load_index(directory, trust_pickle: bool = False) -> ImageIndex | None:
     """The index in a folder of ours or the official model's; None where there is none.
 
-    The official `cc3m*.npy` are pickles: they are opened only with `trust_pickle`, each time
-    anew (`gill-lite convert` does it once). Their precision is kept.
+    The official `cc3m*.npy` and `.pkl` are pickles: they are opened only with `trust_pickle`,
+    each time anew (`gill-lite convert` does it once). Their precision is kept.
     """
     directory = Path(directory)
     if (directory / INDEX).is_dir():
@@ -205,7 +205,9 @@ def load_index(directory, trust_pickle: bool = False) -> ImageIndex | None:
         return None
     names, parts = zip(*(official.read_embeddings(path) for path in files))
     if len({(part.dtype, part.shape[1]) for part in parts}) > 1:
-        raise GillError(f"{directory}: the {official.EMBEDDINGS} differ in width or precision")
+        raise GillError(
+            f"{directory}: the files {', '.join(official.EMBEDDINGS)} differ in width or precision"
+        )
     embeddings = torch.from_numpy(np.concatenate(parts))  # (N, P)
     return ImageIndex(_make_unit(embeddings), [name for part in names for name in part])
 
