@@ -13,6 +13,7 @@ from gill_lite.cli import (
     doctor,
     evaluate,
     fetch,
+    index,
     logbook,
     reproduce,
     train,
@@ -71,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         reproduce.add_reproduce, train.add_train, evaluate.add_evaluate, chat.add_chat,
         demo.add_demo, world.add_pretrain, world.add_export, doctor.add_doctor, fetch.add_fetch,
-        convert.add_convert, logbook.add_logbook,
+        convert.add_convert, index.add_index, logbook.add_logbook,
     ):  # fmt: skip
         add(subparsers)
     return parser

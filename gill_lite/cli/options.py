@@ -56,14 +56,18 @@ def add_output(parser, text: str, default: str | None = None, **more) -> None:
 
 def add_responder(parser) -> None:
     """The options of commands that answer: which models, and where they run."""
+    add_joints(parser)
+    text = "folder of the pictures of the joints' index (default: where they were indexed)"
+    parser.add_argument("--images", type=Path, metavar="DIR", default=None, help=text)
+    add_placement(parser)
+
+
+def add_joints(parser) -> None:
+    """The options --profile, --seed and --joints."""
     add_profile(parser)
     add_seed(parser, "which joints")
-    option = parser.add_argument
     text = "joints of `gill-lite train` or `convert` (default: the shipped ones of --seed)"
-    option("--joints", type=Path, metavar="DIR", default=None, help=text)
-    text = "folder of the pictures that the joints' index names by file"
-    option("--images", type=Path, metavar="DIR", default=None, help=text)
-    add_placement(parser)
+    parser.add_argument("--joints", type=Path, metavar="DIR", default=None, help=text)
 
 
 def responder_of(arguments):

@@ -446,6 +446,27 @@ def test_the_paper_profile_trains_on_shards_and_the_models_named(tmp_path, monke
 # ---- retrieval only, as FROMAGe ----
 
 
+def test_training_goes_on_from_given_joints_and_keeps_their_history(
+    run, backbones, tmp_path, capsys
+):
+    run("first", steps=2, provenance={"command": "by hand", "official_args": {"opt": "x"}})
+    start = checkpoint.read_joints(tmp_path / "first")
+    began = run("second", steps=1, joints=tmp_path / "first", seed=5)
+    again = checkpoint.read_joints(tmp_path / "second")
+    fresh = run("third", steps=1, seed=5)
+    for name, value in began.trainable_parameters().items():
+        if name == "visual_fc.weight":  # one step of the warm-up moves nothing
+            assert torch.equal(value, start.joints[name])
+            assert not torch.equal(value, fresh.trainable_parameters()[name])
+    assert again.provenance["earlier"] == start.provenance
+    assert len(again.provenance["joints_sha256"]) == 64
+    with pytest.raises(GillError, match="joints was '.*' and is 'absent'"):
+        run("second", steps=2, seed=5)
+    typed = ["train", "--joints", str(tmp_path / "first"), "--num-img-tokens=4"]
+    assert cli.main([*typed, "-o", str(tmp_path / "out")]) == 2
+    assert "--num-img-tokens 4 does not fit the joints in" in capsys.readouterr().err
+
+
 def test_joints_without_a_mapper_only_retrieve(backbones, features, tmp_path):
     profile = tiny_backbones.profile(num_img_tokens=1)
     options = {"steps": 2, "mapper": "none", "image_features": features, "log_every": 1}
