@@ -98,7 +98,7 @@ class ImageIndex:
         """Write `embeddings.safetensors` and `ids.json` into the folder, whole or not at all."""
         with whole_folder(directory) as folder:
             save_file({"embeddings": self.embeddings.contiguous()}, folder / EMBEDDINGS)
-            where = {"folder": str(self.folder)} if self.folder else {}
+            where = {"folder": self.folder} if self.folder else {}
             write_json(folder / IDS, {"ids": self.ids, **where})
         return Path(directory)
 

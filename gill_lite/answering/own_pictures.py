@@ -1,7 +1,7 @@
 """A folder of one's own pictures as an index beside joints, to be retrieved from.
 
-Pictures are embedded a part at a time. A part is kept under a name made of its files and the
-joints, so that a run that was killed takes up those that are done, and no other.
+Pictures are embedded a part at a time. A part stays under a name made of its files and the
+joints, so that a later run, after a kill or with more pictures, takes up those that are as before.
 """
 
 import hashlib
@@ -34,16 +34,14 @@ def index_folder(
 
     joints: their folder. directory: the same, or a new folder, which gets a copy of them; the
     index goes in there. Those that do not open are counted. Raises GillError where more than
-    `max_skipped` of them do not, there are none, or `directory` has an index already.
+    `max_skipped` of them do not, there are none, or `directory` has an index of others.
     """
     pictures, joints, directory = (Path(p).resolve() for p in (pictures, joints, directory))
     if not pictures.is_dir():
         raise GillError(f"there is no folder {pictures} to index; check the path")
-    if (directory / INDEX).exists() and not (directory / PARTS).exists():
-        raise GillError(f"{directory / INDEX} is there already; remove it to index anew")
+    if (directory / INDEX).exists() and ImageIndex.load(directory / INDEX).folder != str(pictures):
+        raise GillError(f"{directory / INDEX} is of other pictures; remove it or name another -o")
     with only_one(directory):
-        for left in (*directory.glob(INDEX), *directory.glob(f".{INDEX}.*")):
-            shutil.rmtree(left)  # of a run that was killed at its end
         tidy(directory, WEIGHTS, CONFIG, DECISION)
         if directory != joints:
             _copy_joints(joints, directory)
@@ -52,9 +50,10 @@ def index_folder(
             ids.append(name)
             rows.append(row)
         index = ImageIndex.build(torch.stack(rows), ids)
-        index.folder = pictures
+        index.folder = str(pictures)
+        for old in (*directory.glob(INDEX), *directory.glob(f".{INDEX}.*")):
+            shutil.rmtree(old)
         index.save(directory / INDEX)
-        shutil.rmtree(directory / PARTS)
     skipped = f"; skipped {tally.skipped.total()} ({told(tally.skipped)})" if tally.skipped else ""
     print(f"{pictures}: {len(index)} of {tally.eligible} pictures indexed{skipped}")
     return index
@@ -79,10 +78,12 @@ def _embedded(responder, pictures: Path, directory: Path) -> Iterator[tuple[str,
     found = sorted(p for p in pictures.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     parts = [found[i : i + PART] for i in range(0, len(found), PART)]
     tidy(directory / PARTS, "*")
+    named = [directory / PARTS / f"{_stamp(paths, directory)}.safetensors" for paths in parts]
+    for old in set((directory / PARTS).glob("*.safetensors")) - set(named):
+        old.unlink()
     with tqdm(total=len(found), desc="index pictures", unit="picture") as bar:
-        for paths in parts:
+        for paths, known in zip(parts, named, strict=True):
             names = [path.relative_to(pictures).as_posix() for path in paths]
-            known = directory / PARTS / f"{_stamp(paths, directory)}.safetensors"
             rows = _kept(known)
             if rows is None:
                 rows = _embed(responder, pictures, paths)

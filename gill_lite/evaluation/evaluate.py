@@ -76,12 +76,12 @@ def prepare(
     data: tuple | None = None, joints: Sequence = (), metrics: Sequence[str] | None = None,
     device="cpu", dtype=None, backbones: dict | None = None, cache_dir=None,
     batch_size: int = BATCH, joints_root=None, models: Models | None = None,
-    max_skipped: float = MAX_SKIPPED,
+    max_skipped: float = MAX_SKIPPED, methods: Sequence[str] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Read the data and load the models of a table.
 
-    seeds, num_examples, metrics: by default the table's. data: (JSON file, image folder) in the
-    official format; without it the mini world's, made once in `output_dir`. joints, joints_root,
+    seeds, num_examples, metrics, methods: by default the table's, or as many seeds as joints are
+    given. data: (JSON file, image folder) in the official format; without it the mini world's, made once in `output_dir`. joints, joints_root,
     backbones: see `drawers`; with joints or backbones of one's own, and in other profiles, the
     table is `elsewhere`. models: those of another table of the same methods. cache_dir: where
     pictures are kept for all tables (`runs/cache`); False keeps none. max_skipped: the share of
@@ -91,7 +91,10 @@ def prepare(
     profile = get_profile(profile) if isinstance(profile, str) else profile
     if profile.name != "mini" or joints or backbones:
         table = table.elsewhere()
-    chosen, seeds = get_protocol(protocol), tuple(table.seeds if seeds is None else seeds)
+    table = table.of(methods) if methods else table
+    if seeds is None:
+        seeds = range(max(1, len(joints) // len(table.learned))) if joints else table.seeds
+    chosen, seeds = get_protocol(protocol), tuple(seeds)
     folders = joints_folders(profile, seeds, joints, table.learned, joints_root)
     table = _measuring(table.under(chosen), metrics)
     dataset = _dataset(table, Path(output_dir), data, num_examples, max_skipped)

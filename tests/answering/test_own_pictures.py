@@ -42,8 +42,11 @@ def test_answers_show_pictures_of_ones_own_folder(pictures, tmp_path, capsys):
     assert shown["retrieved"][0]["id"] in ("red.jpg", "2024/blue.PNG")
     with Image.open(next((tmp_path / "chat").glob("*retrieved1.png"))) as image:
         assert image.size == (90, 60), "the picture itself"
-    assert cli.main(["index", str(pictures), "-o", str(out)]) == 2
-    assert "is there already; remove it to index anew" in capsys.readouterr().err
+    Image.new("RGB", (90, 60), "green").save(pictures / "green.jpg")
+    assert cli.main(["index", str(pictures), "-o", str(out)]) == 0, "again, with one more"
+    assert list(load_index(out).ids) == ["2024/blue.PNG", "green.jpg", "red.jpg"]
+    assert cli.main(["index", str(pictures / "2024"), "-o", str(out)]) == 2
+    assert "index is of other pictures; remove it or name another" in capsys.readouterr().err
 
 
 def test_folders_that_cannot_be_indexed(pictures, tmp_path):
