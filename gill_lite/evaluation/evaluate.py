@@ -81,12 +81,12 @@ def prepare(
     """Read the data and load the models of a table.
 
     seeds, num_examples, metrics, methods: by default the table's, or as many seeds as joints are
-    given. data: (JSON file, image folder) in the official format; without it the mini world's, made once in `output_dir`. joints, joints_root,
-    backbones: see `drawers`; with joints or backbones of one's own, and in other profiles, the
-    table is `elsewhere`. models: those of another table of the same methods. cache_dir: where
-    pictures are kept for all tables (`runs/cache`); False keeps none. max_skipped: the share of
-    `data` that may be unusable. Raises GillError for whatever is missing, before anything is
-    loaded where that can be told.
+    given. data: (JSON file, image folder) in the official format; without it the mini world's,
+    made once in `output_dir`. joints, joints_root, backbones: see `drawers`; with joints or
+    backbones of one's own, and in other profiles, the table is `elsewhere`. models: those of
+    another table of the same methods. cache_dir: where pictures are kept for all tables
+    (`runs/cache`); False keeps none. max_skipped: the share of `data` that may be unusable.
+    Raises GillError for whatever is missing, before anything is loaded where that can be told.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     if profile.name != "mini" or joints or backbones:
