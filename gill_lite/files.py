@@ -3,6 +3,7 @@
 Here, too, what a run needs that is stopped and goes on: a lock, a log, the settings it began with.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -34,10 +35,17 @@ class CannotWrite(GillError, OSError):
 
     def __init__(self, path, error: Exception):
         self.strerror = getattr(error, "strerror", None) or str(error)
-        super().__init__(
-            f"cannot write {path} ({self.strerror}); free some space or choose another folder, "
-            "then run the same command again"
-        )
+        super().__init__(f"cannot write {path} ({self.strerror}); {mend_of(error)}")
+
+
+def mend_of(error: Exception) -> str:
+    """What helps where a file could not be read or written."""
+    number = getattr(error, "errno", None)
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "you may not read or write it: change its rights or choose another folder"
+    if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+        return "choose another name or folder"
+    return "free some space or choose another folder, then run the same command again"
 
 
 @contextmanager
