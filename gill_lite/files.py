@@ -3,6 +3,7 @@
 Here, too, what a run needs that is stopped and goes on: a lock, a log, the settings it began with.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from gill_lite.errors import GillError
 
+GZIP = b"\x1f\x8b"  # begins a compressed file
 # What the repository ships: beside the package in a clone, elsewhere where the variable says.
 DATA = Path(os.environ.get("GILL_LITE_DATA") or Path(__file__).resolve().parents[1] / "data")
 
@@ -33,10 +35,17 @@ class CannotWrite(GillError, OSError):
 
     def __init__(self, path, error: Exception):
         self.strerror = getattr(error, "strerror", None) or str(error)
-        super().__init__(
-            f"cannot write {path} ({self.strerror}); free some space or choose another folder, "
-            "then run the same command again"
-        )
+        super().__init__(f"cannot write {path} ({self.strerror}); {mend_of(error)}")
+
+
+def mend_of(error: Exception) -> str:
+    """What helps where a file could not be read or written."""
+    number = getattr(error, "errno", None)
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "you may not read or write it: change its rights or choose another folder"
+    if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+        return "choose another name or folder"
+    return "free some space or choose another folder, then run the same command again"
 
 
 @contextmanager
@@ -171,15 +180,26 @@ def write_json(path, value, indent: int | None = 1) -> Path:
 
 
 def read_text(path, what: str = "file") -> str:
-    """The UTF-8 text of `path`. Raises GillError where it is missing or not text."""
+    """The UTF-8 text of `path`, without the byte-order mark that Windows puts before it.
+
+    Raises GillError where it is missing or not text.
+    """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise GillError(f"{what} {path} is missing; check the path") from error
     except UnicodeDecodeError as error:
-        raise GillError(f"{what} {path} is not UTF-8 text: {error}") from error
+        raise no_text(f"{what} {path}", error) from error
     except OSError as error:
         raise GillError(f"{what} {path} cannot be read: {error.strerror}") from error
+
+
+def no_text(who: str, error: UnicodeDecodeError) -> GillError:
+    """What to say of a file, or of a line of one, that is not UTF-8."""
+    if error.object.startswith(GZIP):
+        return GillError(f"{who} is compressed (gzip); unpack it with gunzip")
+    kind = "UTF-16" if error.object.startswith((b"\xff\xfe", b"\xfe\xff")) else error
+    return GillError(f"{who} is not UTF-8 text ({kind}); save it as UTF-8")
 
 
 def read_json(path, what: str = "file") -> dict:

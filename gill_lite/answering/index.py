@@ -69,20 +69,24 @@ class Names(Sequence):
 class ImageIndex:
     """Image embeddings of unit length and the ids they belong to."""
 
-    def __init__(self, embeddings: Tensor, ids: Sequence[str]):
+    def __init__(self, embeddings: Tensor, ids: Sequence[str], folder=None):
         self.embeddings = embeddings  # (N, P), unit length
-        self.ids = ids
+        self.ids, self.folder = ids, folder  # in which the ids are files; None: they are not
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @classmethod
-    def build(cls, embeddings: Tensor, ids) -> "ImageIndex":
-        """Index `embeddings` (N, P) under `ids` (N strings).
+    def build(cls, embeddings, ids) -> "ImageIndex":
+        """Index `embeddings` (N, P), a tensor or a NumPy array, under `ids` (N strings).
 
         Raises GillError where the counts differ, nothing is given, or a row has no direction.
         """
         ids = [str(image_id) for image_id in ids]
+        if not isinstance(embeddings, Tensor):
+            embeddings = torch.tensor(np.asarray(embeddings))
+        if not embeddings.is_floating_point():
+            embeddings = embeddings.float()
         if embeddings.ndim != 2 or len(embeddings) != len(ids) or not ids:
             raise GillError(
                 f"an index needs embeddings (N, P) and N ids, at least one; got shape "
@@ -94,14 +98,15 @@ class ImageIndex:
         """Write `embeddings.safetensors` and `ids.json` into the folder, whole or not at all."""
         with whole_folder(directory) as folder:
             save_file({"embeddings": self.embeddings.contiguous()}, folder / EMBEDDINGS)
-            write_json(folder / IDS, {"ids": self.ids})
+            where = {"folder": self.folder} if self.folder else {}
+            write_json(folder / IDS, {"ids": self.ids, **where})
         return Path(directory)
 
     @classmethod
     def load(cls, directory) -> "ImageIndex":
         """Read what `save` or `gill-lite convert` wrote. GillError names a broken file."""
-        ids, embeddings, unit = read_index(directory)
-        return cls(embeddings if unit else _make_unit(embeddings), ids)
+        ids, embeddings, unit, folder = read_index(directory)
+        return cls(embeddings if unit else _make_unit(embeddings), ids, folder)
 
     def search(self, queries: Tensor, k: int = 1, exclude=None, chunk: int | None = None) -> Hits:
         """The k nearest images of each query (B, P) by cosine; fewer if the index is smaller.
@@ -194,8 +199,8 @@ def _candidates(product: Tensor, scores: Tensor, k: int, slack: float) -> Tensor
 def load_index(directory, trust_pickle: bool = False) -> ImageIndex | None:
     """The index in a folder of ours or the official model's; None where there is none.
 
-    The official `cc3m*.npy` are pickles: they are opened only with `trust_pickle`, each time
-    anew (`gill-lite convert` does it once). Their precision is kept.
+    The official `cc3m*.npy` and `.pkl` are pickles: they are opened only with `trust_pickle`,
+    each time anew (`gill-lite convert` does it once). Their precision is kept.
     """
     directory = Path(directory)
     if (directory / INDEX).is_dir():
@@ -205,22 +210,26 @@ def load_index(directory, trust_pickle: bool = False) -> ImageIndex | None:
         return None
     names, parts = zip(*(official.read_embeddings(path) for path in files))
     if len({(part.dtype, part.shape[1]) for part in parts}) > 1:
-        raise GillError(f"{directory}: the {official.EMBEDDINGS} differ in width or precision")
+        raise GillError(
+            f"{directory}: the files {', '.join(official.EMBEDDINGS)} differ in width or precision"
+        )
     embeddings = torch.from_numpy(np.concatenate(parts))  # (N, P)
     return ImageIndex(_make_unit(embeddings), [name for part in names for name in part])
 
 
-def read_index(directory) -> tuple[Sequence[str], Tensor, bool]:
-    """Ids (N), embeddings (N, P) as they are stored, and whether they have unit length.
+def read_index(directory) -> tuple[Sequence[str], Tensor, bool, str | None]:
+    """Ids (N), embeddings (N, P) as they are stored, whether they have unit length, and the folder
+    in which the ids are files.
 
     Converted official embeddings are stored as they came, and their ids in `ids.jsonl`. The
     tensor is the file itself, read where it is touched; changing it does not change the file.
     """
-    path = Path(directory) / EMBEDDINGS
+    path, folder = Path(directory) / EMBEDDINGS, None
     if (Path(directory) / LONG_IDS).is_file():
         ids = Names(official.read_names(Path(directory) / LONG_IDS))
     else:
-        ids = read_json(Path(directory) / IDS, "image index").get("ids")
+        record = read_json(Path(directory) / IDS, "image index")
+        ids, folder = record.get("ids"), record.get("folder")
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
@@ -229,7 +238,7 @@ def read_index(directory) -> tuple[Sequence[str], Tensor, bool]:
         raise GillError(f"image index {path} is missing or broken; build it again") from error
     if not isinstance(ids, list | Names) or len(ids) != len(embeddings):
         raise GillError(f"image index {directory} has not one id for each embedding")
-    return ids, embeddings, about.get("unit_length", True)
+    return ids, embeddings, about.get("unit_length", True), folder
 
 
 def _make_unit(embeddings: Tensor) -> Tensor:

@@ -3,14 +3,16 @@
 Axes: B batch, T positions, K visual tokens, R [IMG] tokens, D LM width. Paper: Sec. 3.
 """
 
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from gill_lite.answering import decode
-from gill_lite.datasets.images import as_rgb, squash
+from gill_lite.datasets.images import SUFFIXES, as_rgb, squash
 from gill_lite.errors import GillError
 from gill_lite.model import tokens
 
@@ -85,6 +87,12 @@ class Prompts:
         return self.gill.img_states(embeds, mask)
 
 
+def _names_a_picture(text: str) -> bool:
+    """A file's name alone, or with blanks in it one that is there."""
+    text = text.strip()
+    return text.lower().endswith(SUFFIXES) and (len(text.split()) == 1 or os.path.isfile(text))
+
+
 def checked(prompt) -> list:
     """The items of a prompt, pictures as RGB. Raises GillError naming one that will not do."""
     items = [prompt] if isinstance(prompt, str | Image.Image) else list(prompt)
@@ -94,6 +102,11 @@ def checked(prompt) -> list:
         who = f"item {place} of the prompt"
         if isinstance(item, Image.Image):
             items[place] = as_rgb(item, who)
+        elif isinstance(item, str | Path) and _names_a_picture(str(item)):
+            raise GillError(
+                f"{who} is {str(item)!r}, the path of a picture, which would be read as text; give "
+                f"open_image({str(item)!r}), in `gill-lite chat` @{item}"
+            )
         elif not isinstance(item, str):
             raise GillError(f"{who} is a {type(item).__name__}; give text or PIL images")
         elif not item.strip():

@@ -237,7 +237,8 @@ def load_responder(
     are used where it has them; by default the shipped joints of `seed`.
     device, dtype: "auto" is the CPU and float32 for the mini world, so that all machines say the
     same, and a GPU where there is one and bfloat16 for other profiles. quantize: see
-    `load_backbones`. images: folder of the index's pictures, where its ids are file names.
+    `load_backbones`. images: folder of the index's pictures, where its ids are file names and it
+    is not where `gill-lite index` found them.
     """
     from gill_lite.answering.decision import load_decision
     from gill_lite.answering.index import load_index
@@ -257,7 +258,7 @@ def load_responder(
         backbones = load_backbones(profile, device, dtype, quantize=quantize)
     gill = load_joints(directory, backbones.lm, backbones.vision)
     index = load_index(directory)
-    gallery = None if index is None else Gallery(index, folder=images)
+    gallery = None if index is None else Gallery(index, folder=images or index.folder)
     return Responder(backbones, gill, gallery, load_decision(directory))
 
 

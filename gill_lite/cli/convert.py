@@ -19,7 +19,7 @@ def add_convert(subparsers) -> None:
     add_output(parser, "the new folder", required=True)
     text = "the format of the new folder"
     parser.add_argument("--to", choices=FORMATS, default="gill-lite", help=text)
-    text = "open the image embeddings cc3m*.npy: pickles, which can run any code"
+    text = "open the image embeddings cc3m*.npy or .pkl: pickles, which can run any code"
     parser.add_argument("--trust-pickle", action="store_true", help=text)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gill_lite.cli.options import (
     DTYPES,
+    add_max_skipped,
     add_models,
     add_table_options,
     command,
@@ -57,6 +58,9 @@ def _add_data(parser) -> None:
         parser.add_argument(f"--{file}", type=Path, metavar="FILE", default=None, help=text)
         text = f"folder of the pictures of the {what}"
         parser.add_argument(f"--{task}-images", type=Path, metavar="DIR", default=None, help=text)
+    text = "official votes on prompts, for the table decide; its pictures are not needed"
+    parser.add_argument("--partiprompts-tsv", type=Path, metavar="FILE", default=None, help=text)
+    add_max_skipped(parser)
 
 
 def _add_model_options(parser) -> None:
@@ -68,6 +72,8 @@ def _add_model_options(parser) -> None:
     option("--num-inference-steps", type=positive, metavar="N", default=None, help=text)
     text = "of the models (default: fp32, on a GPU fp16)"
     option("--dtype", choices=DTYPES, default=None, help=text)
+    text = "of the table's, for example clip,gill (default: all)"
+    option("--methods", type=names, metavar="NAME,...", default=None, help=text)
     text = "of clip_similarity, lpips, attribute_accuracy (default: all there are)"
     option("--metrics", type=names, metavar="NAME,...", default=None, help=text)
 
@@ -90,6 +96,8 @@ def run(arguments) -> int:
     from gill_lite.experiments.reproduce import default_output_dir
 
     output_dir = (arguments.output_dir or default_output_dir()).resolve()
+    if arguments.table == "decide":
+        return _decide(arguments, output_dir, profile)
     table = get_table(arguments.table).under(get_protocol(arguments.protocol))
     shard = arguments.shard and Shard.read(arguments.shard)
     if arguments.merge:
@@ -104,6 +112,38 @@ def run(arguments) -> int:
     elif scored is not None:
         _finish(table, output_dir, scored, started, arguments.typed)
     return 0
+
+
+def _decide(arguments, output_dir: Path, profile: Profile) -> int:
+    """The table that is fitted to the official votes; in one process, it takes minutes."""
+    from gill_lite.experiments.deciding.official import decide
+    from gill_lite.report import summary
+
+    if arguments.partiprompts_tsv is None:
+        raise GillError(
+            "'decide' is evaluated on the official votes: name --partiprompts-tsv; the mini "
+            "world's is computed by `gill-lite reproduce --tables decide`"
+        )
+    with processes(cpu=profile.name == "mini") as state:
+        if state.is_main_process:
+            result = decide(
+                output_dir, profile, arguments.partiprompts_tsv, arguments.seeds or (),
+                arguments.joints or (), state.device, _dtype(arguments, state.device),
+                _named(arguments), arguments.typed,
+            )  # fmt: skip
+            print(summary.as_text(summary.complete(result)))
+            print(f"results: {output_dir / 'results' / 'decide.json'}")
+    return 0
+
+
+def _dtype(arguments, device) -> str:
+    return arguments.dtype or ("fp16" if device.type == "cuda" else "fp32")
+
+
+def _named(arguments) -> dict:
+    """The models named in place of the profile's."""
+    named = {name: getattr(arguments, name) for name in ("lm", "vision", "diffusion")}
+    return {name: value for name, value in named.items() if value}
 
 
 def run_shared(evaluation, state, shard=None):
@@ -140,22 +180,22 @@ def _prepare(arguments, output_dir: Path, profile: Profile, device):
     from gill_lite.evaluation.tables import get_table
 
     joints = arguments.joints or ()
-    seeds = arguments.seeds or (range(len(joints)) if joints else None)
     table = get_table(arguments.table)
     if arguments.num_inference_steps:
         profile = profile.replace(num_inference_steps=arguments.num_inference_steps)
-    named = {name: getattr(arguments, name) for name in ("lm", "vision", "diffusion")}
     return prepare(
-        table, output_dir, profile, seeds, getattr(arguments, f"num_{table.task.examples}"),
-        arguments.run_seed, arguments.protocol,
+        table, output_dir, profile, arguments.seeds,
+        getattr(arguments, f"num_{table.task.examples}"), arguments.run_seed, arguments.protocol,
         data=_data(arguments, table.task.name, profile),
         joints=joints,
         metrics=arguments.metrics,
         device=device,
-        dtype=arguments.dtype or ("fp16" if device.type == "cuda" else "fp32"),
-        backbones={name: value for name, value in named.items() if value},
+        dtype=_dtype(arguments, device),
+        backbones=_named(arguments),
         cache_dir=arguments.cache,
         batch_size=arguments.batch_size,
+        max_skipped=arguments.max_skipped,
+        methods=arguments.methods,
     )  # fmt: skip
 
 

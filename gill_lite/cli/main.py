@@ -13,19 +13,19 @@ from gill_lite.cli import (
     doctor,
     evaluate,
     fetch,
+    index,
     logbook,
     reproduce,
     train,
     world,
 )
 from gill_lite.errors import GillError
+from gill_lite.files import mend_of
 
 NO_ROOM = (  # what a disk, a folder's rights or a name that is taken are to blame for
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
 )
-MEND = "free some space or name a folder you may write to, then run the same command again"
-MEND_RIGHTS = "you may not read or write it; change its rights or name another"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,8 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in NO_ROOM:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        mend = MEND_RIGHTS if error.errno in (errno.EACCES, errno.EPERM) else MEND
-        print(f"gill-lite: {error.strerror}{where}; {mend}", file=sys.stderr)
+        print(f"gill-lite: {error.strerror}{where}; {mend_of(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("gill-lite: interrupted; the same command continues where it can.", file=sys.stderr)
@@ -71,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         reproduce.add_reproduce, train.add_train, evaluate.add_evaluate, chat.add_chat,
         demo.add_demo, world.add_pretrain, world.add_export, doctor.add_doctor, fetch.add_fetch,
-        convert.add_convert, logbook.add_logbook,
+        convert.add_convert, index.add_index, logbook.add_logbook,
     ):  # fmt: skip
         add(subparsers)
     return parser

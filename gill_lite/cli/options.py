@@ -56,14 +56,18 @@ def add_output(parser, text: str, default: str | None = None, **more) -> None:
 
 def add_responder(parser) -> None:
     """The options of commands that answer: which models, and where they run."""
+    add_joints(parser)
+    text = "folder of the pictures of the joints' index (default: where they were indexed)"
+    parser.add_argument("--images", type=Path, metavar="DIR", default=None, help=text)
+    add_placement(parser)
+
+
+def add_joints(parser) -> None:
+    """The options --profile, --seed and --joints."""
     add_profile(parser)
     add_seed(parser, "which joints")
-    option = parser.add_argument
     text = "joints of `gill-lite train` or `convert` (default: the shipped ones of --seed)"
-    option("--joints", type=Path, metavar="DIR", default=None, help=text)
-    text = "folder of the pictures that the joints' index names by file"
-    option("--images", type=Path, metavar="DIR", default=None, help=text)
-    add_placement(parser)
+    parser.add_argument("--joints", type=Path, metavar="DIR", default=None, help=text)
 
 
 def responder_of(arguments):
@@ -74,6 +78,12 @@ def responder_of(arguments):
     return load_responder(
         arguments.profile, arguments.seed, arguments.joints, images=arguments.images, **placement
     )
+
+
+def add_max_skipped(parser) -> None:
+    """The option --max-skipped."""
+    text = "share of given files that may be unusable, pictures that are gone or damaged"
+    parser.add_argument("--max-skipped", type=share, metavar="X", default=0.5, help=text)
 
 
 def add_models(parser) -> None:
@@ -150,6 +160,17 @@ def positive_number(text: str) -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
+
+
+def share(text: str) -> float:
+    """A share from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a share from 0 to 1")
     return value
 
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from gill_lite.cli.options import (
+    add_max_skipped,
     add_models,
     add_output,
     add_profile,
@@ -27,7 +28,7 @@ VAL_EVERY = 500  # steps, where there are held-out pairs
 RECIPE = ("batch_size", "learning_rate", "num_img_tokens", "num_visual_tokens")  # of the profile
 MODELS = ("lm", "vision", "diffusion", "quantize")
 LOOP = (  # options of training.train
-    *("steps", "mapper", "resume", "gradient_accumulation_steps"),
+    *("steps", "mapper", "joints", "resume", "gradient_accumulation_steps"),
     *("save_every", "keep", "tensorboard", "num_workers"),
 )
 OTHER_LAUNCHERS = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
@@ -45,8 +46,10 @@ def add_train(subparsers) -> None:
     parser = command(subparsers, "train", run, text)
     add_profile(parser)
     add_seed(parser)
-    text = "the generation joint; none: retrieval only"
-    parser.add_argument("--mapper", choices=MAPPERS, default="gill", help=text)
+    text = "the generation joint; none: retrieval only (default: gill, or that of --joints)"
+    parser.add_argument("--mapper", choices=MAPPERS, default=None, help=text)
+    text = "begin with these joints, of `gill-lite train` or `convert`, and with their sizes"
+    parser.add_argument("--joints", type=Path, metavar="DIR", default=None, help=text)
     text = "start anew even where a checkpoint lies in the output folder"
     parser.add_argument("--no-resume", dest="resume", action="store_false", help=text)
     add_output(parser, "where the joints go (default: runs/train/<mapper>-<seed>)")
@@ -69,6 +72,7 @@ def _add_data(group) -> None:
     option("--val-captions", type=Path, metavar="FILE.tsv", default=None, help=text)
     text = "folder of the held-out images"
     option("--val-images", type=Path, metavar="DIR", default=None, help=text)
+    add_max_skipped(group)
     option("--val-shards", metavar="PATTERN", default=None, help="held-out webdataset shards")
     text = "steps between looks at held-out pairs (default: 500 where there are some)"
     option("--val-every", type=positive, metavar="N", default=None, help=text)
@@ -119,12 +123,12 @@ def run(arguments) -> None:
 
     from gill_lite.training.train import train
 
-    recipe = _given(arguments, RECIPE)
+    recipe = _given(arguments, RECIPE) | _sizes(arguments)
+    arguments.mapper = recipe.pop("mapper", arguments.mapper or "gill")
     group = PartialState(cpu=_on_cpu(profile))
     atexit.register(group.destroy_process_group)
     with group.local_main_process_first():  # the others read what it keeps
-        pairs = _given_pairs(arguments.captions, arguments.images, arguments.shards)
-        held = _given_pairs(arguments.val_captions, arguments.val_images, arguments.val_shards)
+        pairs, held = (_given_pairs(arguments, kind) for kind in ("", "val_"))
     for given in filter(None, (pairs, held)):
         group.print(given.summary())
     backbones = _backbones(arguments, profile.replace(**recipe), group.device, precision)
@@ -195,6 +199,25 @@ def _given(arguments, names) -> dict:
     return {name: value for name, value in found.items() if value not in (None, "none")}
 
 
+def _sizes(arguments) -> dict:
+    """The mapper and the sizes of --joints. Raises GillError where an option asks for others."""
+    if arguments.joints is None:
+        return {}
+    from gill_lite.model.checkpoint import read_joints
+
+    config = read_joints(arguments.joints).config
+    names = ("num_img_tokens", "num_visual_tokens", "ret_dim")
+    sizes = {"mapper": config.mapper, **{name: getattr(config, name) for name in names}}
+    for name, value in sizes.items():
+        asked = getattr(arguments, name, None)
+        if asked not in (None, value):
+            raise GillError(
+                f"--{name.replace('_', '-')} {asked} does not fit the joints in "
+                f"{arguments.joints}, which have {value}; leave it out"
+            )
+    return sizes
+
+
 def _folder(arguments) -> Path:
     """runs/train/<mapper>-<seed>; what is not the profile's has a folder of its own."""
     sizes = (("r", arguments.num_img_tokens), ("k", arguments.num_visual_tokens))
@@ -202,16 +225,18 @@ def _folder(arguments) -> Path:
     return Path("runs/train") / "-".join(parts)
 
 
-def _given_pairs(captions, images, shards):
+def _given_pairs(arguments, kind: str):
     """The pairs in the files named, None where none are: then the mini world's are taken."""
+    named = (getattr(arguments, f"{kind}{name}") for name in ("captions", "images", "shards"))
+    captions, images, shards = named
     if captions is not None:
         from gill_lite.datasets.captions import pairs_dataset
 
-        return pairs_dataset(captions, images)
+        return pairs_dataset(captions, images, max_skipped=arguments.max_skipped)
     if shards is not None:
         from gill_lite.datasets.shards import read_shards
 
-        return read_shards(shards)
+        return read_shards(shards, max_skipped=arguments.max_skipped)
     return None
 
 
@@ -250,7 +275,7 @@ def _backbones(arguments, profile, device, precision: str):
 def _provenance(arguments, pairs) -> dict:
     """How the joints were made, to be kept with them."""
     named = {"mapper": arguments.mapper, "seed": arguments.seed}
-    named |= _given(arguments, (*RECIPE, *MODELS))
+    named |= _given(arguments, (*RECIPE, *MODELS, "joints"))
     if arguments.profile != "mini":
         named["profile"] = arguments.profile
     options = [f"--{name.replace('_', '-')} {value}" for name, value in named.items()]

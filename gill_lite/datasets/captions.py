@@ -16,9 +16,10 @@ from gill_lite.datasets.images import is_url, open_image
 from gill_lite.datasets.pairs import Pairs
 from gill_lite.datasets.reading import MAX_SKIPPED, Reading, Tally, Unusable, collect
 from gill_lite.errors import GillError
-from gill_lite.files import name_on_disk
+from gill_lite.files import name_on_disk, no_text
 
 COLUMNS = ("caption", "image")
+END = "\t\0"  # set behind a line: a column of its own, unless a quotation is open
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class FilePairs(Pairs):
         """Pair i. Raises Unusable where its picture is damaged or gone."""
         with open(self.tsv_path, "rb") as file:
             file.seek(int(self.places[i]))
-            caption, image = self.columns.of(_fields(file.readline()))
+            caption, image = self.columns.of(_fields(file, str(self.tsv_path)))
         try:
             return open_image(self.image_dir / name_on_disk(image)), caption
         except GillError as error:
@@ -109,41 +110,60 @@ class _Columns:
 
 def _rows(tsv_path) -> Iterator[_Row]:
     """Rows, streamed: the real file has three million. Blank lines are no rows."""
-    columns, offset = _columns(tsv_path), 0
+    columns = _columns(tsv_path)
     size = os.path.getsize(tsv_path)
     bar = tqdm(
         total=size, desc=f"reading {Path(tsv_path).name}", unit="B", unit_scale=True, delay=2
     )
     with open(tsv_path, "rb") as file, bar:
-        for number, line in enumerate(file, 1):
-            if number > 1 and line.strip():
-                yield _Row(number, offset, _pick(line, columns, f"line {number} of {tsv_path}"))
-            offset += len(line)
-            bar.update(len(line))
+        number = 1 + file.readline().count(b"\n")
+        while size > (offset := file.tell()):
+            fields = _fields(file, f"line {number} of {tsv_path}")
+            if fields:
+                yield _Row(number, offset, columns.pick(fields))
+            number += 1 + sum(field.count("\n") for field in fields)
+            bar.update(file.tell() - offset)
 
 
-def _pick(line: bytes, columns: _Columns, where: str) -> tuple[str, str] | None:
+def _fields(file, where: str) -> list[str]:
+    """The columns of the next row; none where its line is blank.
+
+    Within quotes a caption goes on in the next line, as pandas writes it. Where the quotes hold a
+    tab as well, or end with the file, they are taken for a stray one.
+    """
+    line = file.readline()
     try:
-        fields = _fields(line)
-    except (UnicodeDecodeError, csv.Error) as error:
+        fields, opened = _split(line)
+        while opened and "\t" not in opened and (more := file.readline()):
+            line += more
+            fields, opened = _split(line)
+    except UnicodeDecodeError as error:
+        raise GillError(f"{where} is not UTF-8 text ({error}); save it as UTF-8") from error
+    except csv.Error as error:
         raise GillError(f"{where} cannot be read: {error}") from error
-    if fields[-1].endswith("\n"):
+    if opened:
         raise GillError(f"{where} opens a quotation that it does not close; remove the stray quote")
-    return columns.pick(fields)
+    return fields
 
 
-def _fields(line: bytes) -> list[str]:
-    """The columns of one line. A quotation that it does not close ends in a line break."""
-    return next(csv.reader([line.decode().rstrip("\r\n") + "\n"], delimiter="\t"))
+def _split(line: bytes) -> tuple[list[str], str]:
+    """The columns of whole lines, and what stands in a quotation that they do not close."""
+    text = line.decode().rstrip("\r\n")
+    if not text.strip():
+        return [], ""
+    *fields, last = next(csv.reader([f"{text}{END}"], delimiter="\t"))
+    return fields, "" if last == END[1:] else last.removesuffix(END) or " "
 
 
 def _columns(tsv_path) -> _Columns:
     try:
         with open(tsv_path, "rb") as file:
-            names = _fields(file.readline().removeprefix(codecs.BOM_UTF8))  # Excel writes one
+            names, _ = _split(file.readline().removeprefix(codecs.BOM_UTF8))  # Excel writes one
     except FileNotFoundError as error:
         raise GillError(f"caption file {tsv_path} is missing; check the path") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise no_text(f"caption file {tsv_path}", error) from error
+    except (OSError, csv.Error) as error:
         raise GillError(f"caption file {tsv_path} cannot be read: {error}") from error
     if not set(COLUMNS) <= set(names):
         raise GillError(
@@ -175,7 +195,8 @@ def _pair_maker(tsv_path, image_dir) -> Callable[[_Row], CaptionPair]:
                 "image outside the folder", f"{where} names {image}, outside {image_dir}"
             )
         if not os.path.isfile(path := os.path.join(folder, name_on_disk(image))):
-            raise Unusable("missing image", f"image {image} of {where} is missing in {image_dir}")
+            told = f"image {image} of {where} is missing in {image_dir}"
+            raise Unusable("missing image", told, image)
         return CaptionPair(caption, image, Path(path))
 
     return make

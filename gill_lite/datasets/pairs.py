@@ -61,7 +61,7 @@ class Pairs:
         if self.damaged.total() > max(FEW, self.max_skipped * self.opened):
             raise GillError(
                 f"{self.source}: {self.damaged.total()} of {self.opened} pictures opened so far "
-                f"are damaged (at most {self.max_skipped:.0%} may be){last}"
+                f"are damaged (at most {self.max_skipped:.0%} may be, see --max-skipped){last}"
             )
 
     def damage(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gill_lite.datasets.reading import Reading
 from gill_lite.errors import GillError
+from gill_lite.files import read_text
 
 VOTES = ("gen", "ret", "same")
 COLUMNS = ("Prompt", "Category", "Challenge", "Note", "Decisions")
@@ -44,16 +45,13 @@ def read_partiprompts(alignment_tsv) -> Reading:
     Raises GillError naming the file and line where the format is broken. Quotation marks are
     part of the prompts, not of the format.
     """
-    try:
-        with open(alignment_tsv, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise GillError(
-                    f"annotation file {alignment_tsv} must have the columns {', '.join(COLUMNS)}"
-                )
-            prompts = [_prompt(row, reader.line_num, alignment_tsv) for row in reader]
-    except FileNotFoundError as error:
-        raise GillError(f"annotation file {alignment_tsv} is missing; check the path") from error
+    lines = read_text(alignment_tsv, "annotation file").split("\n")
+    reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise GillError(
+            f"annotation file {alignment_tsv} must have the columns {', '.join(COLUMNS)}"
+        )
+    prompts = [_prompt(row, reader.line_num, alignment_tsv) for row in reader]
     if not prompts:
         raise GillError(f"annotation file {alignment_tsv} holds no prompts; fetch it again")
     return Reading(prompts, len(prompts))

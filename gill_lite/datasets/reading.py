@@ -18,19 +18,25 @@ class Reading:
 
     examples: the usable ones, in file order. eligible: all the file holds.
     skipped: reason -> how many; `len(examples) + sum(skipped.values()) == eligible`.
+    ids: in file order those of the usable examples and of those that lack a picture alone, which
+    may come; for the latter with what is missing.
     """
 
     examples: list
     eligible: int
     skipped: Counter = field(default_factory=Counter)
+    ids: dict[str, "Unusable | None"] = field(default_factory=dict)
 
 
 class Unusable(Exception):
-    """One example that cannot be used: a short reason to count, a sentence for a person."""
+    """One example that cannot be used: a short reason to count, a sentence for a person.
 
-    def __init__(self, reason: str, sentence: str):
+    example_id: of one that lacks a picture alone.
+    """
+
+    def __init__(self, reason: str, sentence: str, example_id: str | None = None):
         super().__init__(sentence)
-        self.reason = reason
+        self.reason, self.example_id = reason, example_id
 
 
 class Tally:
@@ -79,7 +85,7 @@ class Tally:
     def _unusable(self) -> str:
         return (
             f"{self.eligible} examples are unusable ({told(self.skipped)}; at most "
-            f"{self.max_skipped:.0%} may be); the first: {self.first}"
+            f"{self.max_skipped:.0%} may be, see --max-skipped); the first: {self.first}"
         )
 
 
@@ -90,9 +96,20 @@ def told(skipped: Counter) -> str:
 
 def collect(items, make, source, strict: bool = False, max_skipped: float = MAX_SKIPPED) -> Reading:
     """Call `make(item)` for each item; count those that raise Unusable. See `Tally`."""
-    tally = Tally(source, strict, max_skipped)
-    examples = list(tally.usable(items, make))
-    return Reading(examples, tally.eligible, tally.skipped)
+    tally, ids = Tally(source, strict, max_skipped), {}
+
+    def kept(item):
+        try:
+            example = make(item)
+        except Unusable as error:
+            if error.example_id is not None:
+                ids[error.example_id] = error
+            raise
+        ids[example.example_id] = None
+        return example
+
+    examples = list(tally.usable(items, kept))
+    return Reading(examples, tally.eligible, tally.skipped, ids)
 
 
 def need(record, key: str, source, what: str):
@@ -118,10 +135,9 @@ class ImageFolder:
         found.sort(key=lambda p: (rank[p.suffix.lower()], p.name), reverse=True)
         self.paths = {path.stem: path for path in found}
 
-    def find(self, stem: str, owner: str) -> Path:
+    def find(self, stem: str, owner: str, example_id: str) -> Path:
         """The image called `stem`. Raises Unusable naming it and its `owner`."""
         if stem not in self.paths:
-            raise Unusable(
-                "missing image", f"image {stem} of {owner} is missing in {self.directory}"
-            )
+            told = f"image {stem} of {owner} is missing in {self.directory}"
+            raise Unusable("missing image", told, example_id)
         return self.paths[stem]

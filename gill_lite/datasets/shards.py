@@ -21,9 +21,10 @@ from gill_lite.datasets.images import SUFFIXES, decode_image, starts_like_a_pict
 from gill_lite.datasets.pairs import Pairs
 from gill_lite.datasets.reading import MAX_SKIPPED, Tally, Unusable
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, write_json
+from gill_lite.files import GZIP, read_json, write_json
 
 BLOCK = 512  # tar pads every member to a multiple of this, and ends in two empty ones
+SHARDS = (".tar", ".tar.gz", ".tgz")  # the latter to be told what to do with them
 TRUNCATED = "truncated shard"
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -74,7 +75,8 @@ def find_shards(shards) -> list[Path]:
     if isinstance(shards, list | tuple):
         return [path for each in shards for path in find_shards(each)]
     if Path(shards).is_dir():
-        shards = os.path.join(shards, "*.tar")
+        found = [name for end in SHARDS for name in sorted(glob(os.path.join(shards, f"*{end}")))]
+        return find_shards(found or os.path.join(shards, f"*{SHARDS[0]}"))
     names = _expand(str(shards))
     paths = [Path(p) for name in names for p in (sorted(glob(name)) or [name])]
     missing = [path for path in paths if not path.is_file()]
@@ -147,6 +149,12 @@ def _samples(path: Path) -> tuple[dict[str, dict[str, tarfile.TarInfo]], bool]:
     """Key -> suffix -> member, and whether the tar file has the end that tar files have."""
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
     end = 0
+    with open(path, "rb") as file:
+        if file.read(2) == GZIP:
+            raise GillError(
+                f"shard {path} is compressed (gzip), and its pairs are read in any order; unpack "
+                "it with gunzip"
+            )
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:

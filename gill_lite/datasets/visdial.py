@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gill_lite.datasets.reading import MAX_SKIPPED, ImageFolder, Reading, Unusable, collect, need
+from gill_lite.errors import GillError
 from gill_lite.files import read_json
 
 ROUNDS = 10
@@ -34,7 +35,8 @@ def read_visdial(
     strict: a dialogue that cannot be used is an error instead of a count.
     Raises GillError naming the file where its format is broken or too much is unusable.
     """
-    data = need(read_json(json_path, "VisDial file"), "data", json_path, "the file")
+    record = read_json(json_path, "VisDial file")
+    data = need(record, "data", json_path, "the file")
     questions = need(data, "questions", json_path, "'data'")
     answers = need(data, "answers", json_path, "'data'")
     folder = ImageFolder(image_dir)
@@ -47,11 +49,23 @@ def read_visdial(
             raise Unusable("repeated image id", f"{who} comes twice")
         seen.add(image_id)
         rounds = _rounds(need(dialog, "dialog", json_path, who), questions, answers, who, json_path)
-        path = folder.find(IMAGE_STEM.format(image_id), who)
+        path = folder.find(IMAGE_STEM.format(image_id), who, str(image_id))
         return Dialogue(str(image_id), image_id, str(dialog.get("caption", "")), rounds, path)
 
     dialogs = need(data, "dialogs", json_path, "'data'")
+    if _lacks_answers(dialogs):
+        raise GillError(
+            f"VisDial file {json_path} is a split without its last answers "
+            f"({record.get('split', 'test')}), and ten whole rounds are needed; take "
+            "visdial_1.0_val.json and its pictures"
+        )
     return collect(dialogs, make, f"VisDial file {json_path}", strict, max_skipped)
+
+
+def _lacks_answers(dialogs) -> bool:
+    """Whether every dialogue ends in a question, as in the test split."""
+    turns = [dialog.get("dialog") or [{}] for dialog in dialogs if isinstance(dialog, dict)]
+    return bool(turns) and all("answer" not in rounds[-1] for rounds in turns)
 
 
 def _rounds(turns, questions, answers, who, json_path) -> tuple[tuple[str, str], ...]:

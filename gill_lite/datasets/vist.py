@@ -68,11 +68,19 @@ def _story(story_id, panels, folder, json_path) -> VistStory:
     if len({_order(panel, json_path, what, who) for panel in panels}) < PANELS:
         raise Unusable("repeated panel order", f"{who} gives two panels the same place")
     photo_ids = tuple(str(need(p, "photo_flickr_id", json_path, what)) for p in panels)
-    captions = tuple(str(need(p, "text", json_path, what)) for p in panels)
+    captions = tuple(_text(panel, json_path, what) for panel in panels)
     if not all(caption.strip() for caption in captions):
         raise Unusable("empty caption", f"{who} has a panel without text")
-    paths = tuple(folder.find(photo_id, f"story {story_id}") for photo_id in photo_ids)
+    paths = tuple(folder.find(photo_id, f"story {story_id}", story_id) for photo_id in photo_ids)
     return VistStory(story_id, captions, photo_ids, paths)
+
+
+def _text(panel: dict, json_path, what: str) -> str:
+    """A panel's caption: tokenised, as all of the real file is, or else as it was written."""
+    if panel.get("text") is None and panel.get("original_text") is not None:
+        return str(panel["original_text"])
+    text = need(panel, "text", json_path, what)
+    return "" if text is None else str(text)
 
 
 def _order(panel: dict, json_path, what: str, who: str) -> int:

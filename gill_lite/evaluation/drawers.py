@@ -213,7 +213,11 @@ def joints_folders(
         for seed in (seeds if joints else recipes.seeds_of(method, seeds))
     ]
     if joints and len(joints) != len(cells):
-        raise GillError(f"{len(joints)} folders of joints are given for {len(cells)} seeds")
+        names = ", ".join(f"{method}-{seed}" for method, seed in cells)
+        raise GillError(
+            f"{len(joints)} folders of joints are given, and {len(cells)} are needed ({names}); "
+            "--seeds and --methods ask for fewer"
+        )
     folders = [Path(f) for f in joints]
     folders = folders or [joints_folder(method, s, joints_root) for method, s in cells]
     for (method, seed), folder in zip(cells, folders, strict=True):

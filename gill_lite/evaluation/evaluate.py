@@ -6,6 +6,7 @@ save("runs/mine", run, results(evaluation.table, evaluation.config, run, time.ti
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from gill_lite import provenance
+from gill_lite.datasets.reading import MAX_SKIPPED
 from gill_lite.errors import GillError
 from gill_lite.evaluation import tasks
 from gill_lite.evaluation.cache import SampleCache, default_cache
@@ -41,10 +43,11 @@ class Evaluation:
     config: dict  # all that the scores depend on; JSON
     folder: Path  # of the run's rows
     batch_size: int = BATCH
+    max_skipped: float = MAX_SKIPPED
 
     def items(self, cells=None, count: int | None = None) -> list[WorkItem]:
         """The work: all examples, or the first `count`, in all cells or in `cells`."""
-        names = [example.example_id for example in self.dataset.examples[:count]]
+        names = self.dataset.ids[:count]
         return work_items(names, self.table.cells(self.seeds) if cells is None else cells)
 
     def run(self, shard: Shard = ALL, progress: bool | None = None) -> RunResult:
@@ -62,6 +65,8 @@ class Evaluation:
             self.batch_size,
             progress=progress,
             description=f"{self.table.name}{shard.label}",
+            fault=self.dataset.fault,
+            max_skipped=self.max_skipped,
         )
 
 
@@ -71,23 +76,28 @@ def prepare(
     data: tuple | None = None, joints: Sequence = (), metrics: Sequence[str] | None = None,
     device="cpu", dtype=None, backbones: dict | None = None, cache_dir=None,
     batch_size: int = BATCH, joints_root=None, models: Models | None = None,
+    max_skipped: float = MAX_SKIPPED, methods: Sequence[str] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Read the data and load the models of a table.
 
-    seeds, num_examples, metrics: by default the table's. data: (JSON file, image folder) in the
-    official format; without it the mini world's, made once in `output_dir`. joints, joints_root,
-    backbones: see `drawers`; with joints or backbones of one's own, and in other profiles, the
-    table is `elsewhere`. models: those of another table of the same methods. cache_dir: where
-    pictures are kept for all tables (`runs/cache`); False keeps none. Raises GillError for
-    whatever is missing, before anything is loaded where that can be told.
+    seeds, num_examples, metrics, methods: by default the table's, or as many seeds as joints are
+    given. data: (JSON file, image folder) in the official format; without it the mini world's,
+    made once in `output_dir`. joints, joints_root, backbones: see `drawers`; with joints or
+    backbones of one's own, and in other profiles, the table is `elsewhere`. models: those of
+    another table of the same methods. cache_dir: where pictures are kept for all tables
+    (`runs/cache`); False keeps none. max_skipped: the share of `data` that may be unusable.
+    Raises GillError for whatever is missing, before anything is loaded where that can be told.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     if profile.name != "mini" or joints or backbones:
         table = table.elsewhere()
-    chosen, seeds = get_protocol(protocol), tuple(table.seeds if seeds is None else seeds)
+    table = table.of(methods) if methods else table
+    if seeds is None:
+        seeds = range(max(1, len(joints) // len(table.learned))) if joints else table.seeds
+    chosen, seeds = get_protocol(protocol), tuple(seeds)
     folders = joints_folders(profile, seeds, joints, table.learned, joints_root)
     table = _measuring(table.under(chosen), metrics)
-    dataset = _dataset(table, Path(output_dir), data, num_examples)
+    dataset = _dataset(table, Path(output_dir), data, num_examples, max_skipped)
     models = models or load_models(profile, folders, table.baselines, device, dtype, backbones)
     cache = None if cache_dir is False else SampleCache(cache_dir or default_cache())
     scorer = resolve_name(table.scorer)(dataset, models, table, chosen, run_seed, cache)
@@ -107,7 +117,9 @@ def prepare(
     }  # fmt: skip
     config = json.loads(json.dumps(config))  # as it will be read back
     folder = Path(output_dir) / table.name
-    return Evaluation(table, dataset, models, scorer, seeds, config, folder, batch_size)
+    return Evaluation(
+        table, dataset, models, scorer, seeds, config, folder, batch_size, max_skipped
+    )
 
 
 def _measuring(table: Table, metrics: Sequence[str] | None) -> Table:
@@ -119,10 +131,10 @@ def _measuring(table: Table, metrics: Sequence[str] | None) -> Table:
     return replace(table, metrics=tuple(metrics or table.metrics))
 
 
-def _dataset(table: Table, output_dir: Path, data, count: int | None) -> tasks.Dataset:
+def _dataset(table: Table, output_dir: Path, data, count: int | None, max_skipped: float):
     if data is not None:
         annotations, images = data
-        return tasks.of_files(table.task, annotations, images, count)
+        return tasks.of_files(table.task, annotations, images, count, max_skipped)
     count = count or table.count
     return tasks.of_world(table.task, output_dir / f"{table.task.name}-{count}", count)
 
@@ -158,6 +170,8 @@ def results(
     deciding = {metric: source.of_statistic for metric, source in measured.items()}
     judged = [claim for claim in claims.read_claims() if claim.table == table.topic]
     made = provenance.collect(started, profile, command or table.command, run.earlier_seconds)
+    if run.lost:
+        config = {**config, "data": _without(config["data"], run.lost)}
     return {
         "table": table.name,
         "title": table.title,
@@ -177,6 +191,12 @@ def results(
         "provenance": {**made, "inputs": config},
         "figures": [],
     }
+
+
+def _without(data: dict, lost: Counter) -> dict:
+    """What is said of the data, when the examples whose pictures could not be used are known."""
+    counts = {name: data[name] - lost.total() for name in ("usable", "taken")}
+    return {**data, **counts, "skipped": dict(Counter(data["skipped"]) + lost)}
 
 
 def save(output_dir, run: RunResult, result: dict) -> Path:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gill_lite.datasets.reading import MAX_SKIPPED, Tally, Unusable
 from gill_lite.errors import GillError
 from gill_lite.files import (
     append_text,
@@ -68,6 +69,7 @@ class RunResult:
     eligible: int
     skipped: Counter  # reason -> how many
     earlier_seconds: float = field(default=0.0, compare=False)  # of other starts and processes
+    lost: Counter = field(default_factory=Counter)  # the same by examples, not by pictures to make
 
     @property
     def scored(self) -> int:
@@ -83,15 +85,18 @@ class RunResult:
 def run_resumable(
     items: Sequence[WorkItem], score_fn: Callable[[list], list[dict]], output_dir, config: dict,
     batch_size: int = BATCH, progress: bool | None = None, description: str = "evaluate",
+    fault: Callable[[str], Unusable | None] = lambda example_id: None,
+    max_skipped: float = MAX_SKIPPED,
 ) -> RunResult:  # fmt: skip
     """Score every item once, over as many starts as it takes.
 
-    score_fn: a batch of items -> one dict of JSON values each, `{"skipped": reason}` where an
-    item cannot be scored. Batches are cut from the whole list, never across cells, so they are
-    the same in every start. config: what the scores depend on; a run with another one is
-    refused with the difference. progress: None shows a bar on a terminal only.
-    Raises GillError where another run holds `output_dir`, its files are broken, or a score is
-    NaN.
+    score_fn: a batch of items -> one dict of JSON values each. Batches are cut from the whole
+    list, never across cells, so they are the same in every start. config: what the scores depend
+    on; a run with another one is refused with the difference. progress: None shows a bar on a
+    terminal only. fault: why the example of that id cannot be used, now; it is skipped with that
+    reason, and the next start asks again.
+    Raises GillError where another run holds `output_dir`, its files are broken, a score is NaN,
+    or more than `max_skipped` of the examples cannot be used.
     """
     keys = [item.key for item in items]
     repeated = [name for name, count in Counter(keys).items() if count > 1]
@@ -108,10 +113,12 @@ def run_resumable(
         if unknown:
             raise GillError(f"{output_dir}/{ROWS} holds {min(unknown)}, no part of this run")
         cuts = batches([item.cell for item in items], batch_size)
+        for item in items:
+            if "skipped" in rows.get(item.key, {}) and not fault(item.example_id):
+                del rows[item.key]  # it has become usable
         earlier = kept_seconds(output_dir)
-        _score_missing(
-            cuts, items, keys, rows, score_fn, output_dir, progress, description, earlier
-        )
+        score = _sound(score_fn, fault, Tally("this run", False, max_skipped), items)
+        _score_missing(cuts, items, keys, rows, score, output_dir, progress, description, earlier)
         if list(rows) != keys:  # after damage was mended, rows stand where they were redone
             write_text(output_dir / ROWS, "".join(line(rows[name]) for name in keys))
     return run_result(keys, rows, earlier)
@@ -127,8 +134,32 @@ def run_result(keys: Sequence[str], rows: dict[str, dict], earlier: float = 0.0)
     """The rows of all keys, in their order, and the count of what was skipped."""
     ordered = [rows[name] for name in keys]
     skipped = Counter(row["skipped"] for row in ordered if "skipped" in row)
+    lost = {row["key"].split("/", 3)[3]: row["skipped"] for row in ordered if "skipped" in row}
     scored = [row for row in ordered if "skipped" not in row]
-    return RunResult(scored, len(keys), skipped, earlier)
+    return RunResult(scored, len(keys), skipped, earlier, Counter(lost.values()))
+
+
+def _sound(score_fn, fault, tally: Tally, items):
+    """`score_fn` for batches in which examples may be unusable; they are told to `tally`."""
+    tally.eligible = len({item.example_id for item in items})
+    seen: set[str] = set()
+
+    def score(batch: list[WorkItem]) -> list[dict]:
+        faults = {item.example_id: fault(item.example_id) for item in batch}
+        for name in faults.keys() - seen:
+            seen.add(name)
+            if faults[name]:
+                tally.skip(faults[name])
+                tally.check()
+        sound = [item for item in batch if not faults[item.example_id]]
+        scores = score_fn(sound) if sound else []
+        if len(scores) != len(sound):
+            raise GillError(f"the score function gave {len(scores)} rows, not {len(sound)}")
+        found = iter(scores)
+        reasons = (faults[item.example_id] for item in batch)
+        return [{"skipped": why.reason} if why else next(found) for why in reasons]
+
+    return score
 
 
 def batches(cells: Sequence, batch_size: int) -> list[list[int]]:
@@ -157,8 +188,6 @@ def _score_missing(
     with tqdm(total=len(keys), initial=len(rows), disable=disable, desc=description) as bar:
         for batch in todo:
             scores = score_fn([items[i] for i in batch])
-            if len(scores) != len(batch):
-                raise GillError(f"the score function gave {len(scores)} rows, not {len(batch)}")
             new = {keys[i]: {"key": keys[i], **row} for i, row in zip(batch, scores, strict=True)}
             append_text(path, "".join(line(row) for row in new.values()))
             rows |= {name: json.loads(line(row)) for name, row in new.items()}

@@ -36,9 +36,9 @@ class Scorer:
             raise GillError("attribute accuracy needs the mini world's scenes; name another metric")
         self.judge = Judge(next(iter(models.values())).responder.backbones, self.metrics)
         self.protocol, self.run_seed, self.cache = protocol, run_seed, cache
-        self.examples = {example.example_id: example for example in dataset.examples}
+        self.examples = dataset.by_id
         self.owners = _owners(dataset, protocol)
-        self.place = {example_id: i for i, example_id in enumerate(self.examples)}
+        self.place = {example_id: i for i, example_id in enumerate(dataset.ids)}
         self.streams: dict[Drawer, NoiseStream] = {}
         self.known_features: dict[str, Tensor] = {}
 
@@ -116,7 +116,8 @@ def _owners(dataset: Dataset, protocol: Protocol) -> dict[str, str]:
     names = [example.example_id for example in dataset.examples]
     if protocol.output_key == "example":
         return dict(zip(names, names, strict=True))
-    targets = [dataset.task.target(example)[0] for example in dataset.examples]
+    names = [name for name in names if not dataset.fault(name)]  # others are not drawn
+    targets = [dataset.task.target(dataset.by_id[name])[0] for name in names]
     last = dict(zip(targets, names, strict=True))  # later pictures overwrite earlier ones
     return {name: last[target] for name, target in zip(names, targets, strict=True)}
 

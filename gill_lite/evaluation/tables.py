@@ -94,6 +94,18 @@ class Table:
         learned = tuple(name for name in self.learned if not RECIPES[name].lm)
         return replace(self, baselines=baselines, learned=learned)
 
+    def of(self, methods: Sequence[str]) -> "Table":
+        """The table with these methods alone. Raises GillError for one it does not have."""
+        known = (*self.baselines, *self.learned)
+        for name in methods:
+            if name not in known:
+                raise GillError(f"table '{self.typed}' has no method '{name}'; known: {known}.")
+        learned = tuple(name for name in self.learned if name in methods)
+        if not learned:
+            raise GillError(f"name one of the learned methods: {', '.join(self.learned)}")
+        baselines = tuple(name for name in self.baselines if name in methods)
+        return replace(self, baselines=baselines, learned=learned)
+
     def under(self, protocol: Protocol) -> "Table":
         """The table as `protocol` has it; the official one has files and a title of its own."""
         if protocol.name == "corrected":

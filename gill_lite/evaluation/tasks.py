@@ -7,16 +7,17 @@ reads both.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image
 
 from gill_lite.datasets.captions import read_captions
 from gill_lite.datasets.images import open_image, squash
-from gill_lite.datasets.reading import Reading
+from gill_lite.datasets.reading import MAX_SKIPPED, Reading, Unusable
 from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
 from gill_lite.errors import GillError
@@ -118,11 +119,13 @@ class Task:
     text: Callable  # (example, context) -> text for Stable Diffusion
     read: Callable = _made_not_read  # (json, image folder, strict=) -> Reading
     target: Callable = _made_not_read  # example -> (id, path) of the true picture
+    files: Callable = lambda example: (example.image_path,)  # the paths of all its pictures
 
 
 VIST = Task(
     "vist", "stories", VIST_CONTEXTS, vist_prompt, vist_text, read_vist,
     lambda story: (story.photo_ids[-1], story.image_paths[-1]),
+    lambda story: story.image_paths,
 )  # fmt: skip
 VISDIAL = Task(
     "visdial", "dialogues", VISDIAL_CONTEXTS, visdial_prompt, visdial_text, read_visdial,
@@ -146,25 +149,50 @@ PROMPTS = Task(  # answered with two pictures, between which to decide
 # ---- datasets: the examples of a task ----------------------------------------------------
 
 
-class Dataset(NamedTuple):
+@dataclass(frozen=True)
+class Dataset:
     """Examples to score."""
 
     task: Task
-    examples: list
+    examples: list  # those whose pictures are there
     scenes: dict  # what each true picture shows, by its id; empty for real photographs
     source: Path  # the JSON file
     reading: Reading  # what was usable of the file
+    ids: list[str]  # of all that are taken, also of those whose pictures may yet come
+    faults: dict[str, Unusable | None]  # by id, of those that were looked at
 
     def about(self) -> dict:
-        """What a results file says about the data."""
+        """What of the data a run depends on; which pictures are there is not among it."""
         reading = self.reading
+        lost = Counter(fault.reason for fault in reading.ids.values() if fault)
         return {
             "sha256": sha256(self.source),
             "eligible": reading.eligible,
-            "usable": len(reading.examples),
-            "skipped": dict(reading.skipped),
-            "taken": len(self.examples),
+            "usable": len(reading.ids),
+            "skipped": dict(reading.skipped - lost),
+            "taken": len(self.ids),
         }
+
+    @cached_property
+    def by_id(self) -> dict:
+        """The examples by their ids."""
+        return {example.example_id: example for example in self.examples}
+
+    def fault(self, example_id: str) -> Unusable | None:
+        """Why the example cannot be scored, None where all its pictures open. Looks once."""
+        if example_id not in self.faults:
+            paths = self.task.files(self.by_id[example_id])
+            self.faults[example_id] = _unreadable(paths)
+        return self.faults[example_id]
+
+
+def _unreadable(paths) -> Unusable | None:
+    try:
+        for path in paths:
+            open_image(path)
+    except GillError as error:
+        return Unusable("unreadable image", str(error))
+    return None
 
 
 def of_world(task: Task, directory, count: int) -> Dataset:
@@ -188,18 +216,27 @@ def of_world(task: Task, directory, count: int) -> Dataset:
             "remove the folder or name another output_dir"
         )
     scenes = read_attributes(paths[f"{task.name}_attributes"])
-    return Dataset(task, reading.examples[:count], scenes, source, reading)
+    ids = list(reading.ids)[:count]  # ours: whole, or an error when they are opened
+    return Dataset(task, reading.examples[:count], scenes, source, reading, ids, dict.fromkeys(ids))
 
 
-def of_files(task: Task, json_path, image_dir, count: int | None = None) -> Dataset:
+def of_files(
+    task: Task, json_path, image_dir, count: int | None = None, max_skipped: float = MAX_SKIPPED
+) -> Dataset:
     """The examples of official files, the first `count` of them. Unusable ones are counted.
 
-    Raises GillError where the files are broken or hold fewer than `count`.
+    One that lacks a picture alone is among the `count`: the run skips it, or not if it has come.
+    Raises GillError where the files are broken, hold fewer, or more than `max_skipped` of them
+    cannot be used.
     """
-    reading = task.read(json_path, image_dir)
-    if count is not None and len(reading.examples) < count:
+    reading = task.read(json_path, image_dir, max_skipped=max_skipped)
+    if count is not None and len(reading.ids) < count:
         raise GillError(
-            f"{json_path} holds {len(reading.examples)} usable {task.examples}, {count} are "
+            f"{json_path} holds {len(reading.ids)} {task.examples} that are whole, {count} are "
             "asked for; ask for fewer"
         )
-    return Dataset(task, reading.examples[:count], {}, Path(json_path), reading)
+    ids = list(reading.ids)[:count]
+    taken = set(ids)
+    there = [example for example in reading.examples if example.example_id in taken]
+    faults = {name: fault for name, fault in reading.ids.items() if fault}
+    return Dataset(task, there, {}, Path(json_path), reading, ids, faults)

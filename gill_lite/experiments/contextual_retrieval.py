@@ -32,19 +32,21 @@ class Searcher:
         """What else a scorer is given is about drawing."""
         self.models, self.metrics = models, table.metrics
         self.contexts = {context.name: context for context in table.all_contexts}
-        self.stories = {story.example_id: story for story in dataset.examples}
-        self.pictures = {  # photo id -> picture: a last picture that stories share counts once
-            story.photo_ids[-1]: open_image(story.image_paths[-1]) for story in dataset.examples
+        self.stories = dataset.by_id
+        self.pictures = {  # photo id -> path: a last picture that stories share counts once
+            story.photo_ids[-1]: story.image_paths[-1]
+            for story in dataset.examples
+            if not dataset.fault(story.example_id)
         }
         self.indices: dict[tuple[str, int], ImageIndex] = {}
 
     def index(self, method: str, seed: int = 0) -> ImageIndex:
         """The candidates as a method embeds them; built at first use."""
         if (method, seed) not in self.indices:
-            responder, images = self.models[method, seed].responder, list(self.pictures.values())
+            responder, paths = self.models[method, seed].responder, list(self.pictures.values())
             embed = by_clip if method == "clip" else by_gill
-            cuts = [images[i : i + PICTURES] for i in range(0, len(images), PICTURES)]
-            parts = [embed(responder, cut) for cut in cuts]
+            cuts = [paths[i : i + PICTURES] for i in range(0, len(paths), PICTURES)]
+            parts = [embed(responder, [open_image(path) for path in cut]) for cut in cuts]
             self.indices[method, seed] = ImageIndex.build(torch.cat(parts), self.pictures)
         return self.indices[method, seed]
 

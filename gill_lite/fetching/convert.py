@@ -39,7 +39,7 @@ def convert(
     """Convert the model folder `source` into a new folder `target`; returns it.
 
     to: "gill-lite" (`source` is official) or "official" (`source` is ours).
-    trust_pickle: allow opening `cc3m*.npy`, which are pickles.
+    trust_pickle: allow opening `cc3m*.npy` and `.pkl`, which are pickles.
     command: what a person typed; it goes with the sources' sha256 into the provenance.
     Raises GillError, leaving nothing behind, where a file is missing, unsafe or does not fit.
     """

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from gill_lite import __version__
 from gill_lite.datasets.images import open_image, starts_like_a_picture
 from gill_lite.errors import GillError
+from gill_lite.fetching.network import AGAIN, cause
 from gill_lite.files import sha256, whole_file
 
 ATTEMPTS = 5
@@ -91,13 +92,10 @@ def download(
     with whole_file(path) as part:
         try:
             retrying(_receive, url, part, kind, most, end, check_url, progress)
-        except CUT as error:
-            raise GillError(
-                f"{url} cannot be downloaded now ({_told(error)}, {ATTEMPTS} times); run the same "
-                "command again"
-            ) from error
-        except requests.RequestException as error:
-            raise Refused("no such address", f"{url} cannot be asked for: {error}") from error
+        except OSError as error:  # those of requests among them
+            if (said := _said(error, url)) is None:
+                raise
+            raise said from error
         check_kind(part, kind, url)
         digest = sha256(part)
         if known_sha256 not in (None, digest):
@@ -110,11 +108,17 @@ def download(
     return digest
 
 
-def _told(error: Exception) -> str:
-    if isinstance(error, Busy):
-        return str(error)
-    cut = isinstance(error, ChunkedEncodingError)
-    return "the connection was cut" if cut else f"no connection: {type(error).__name__}"
+def _said(error: OSError, url: str) -> GillError | None:
+    """What stopped a download, None where it is not the network."""
+    found = cause(error, url)
+    if isinstance(error, CUT):
+        what, mend = found or (str(error), AGAIN)
+        return GillError(f"{url} cannot be downloaded now ({what}, {ATTEMPTS} times); {mend}")
+    if found:
+        return GillError(f"{url} cannot be downloaded: {found.what}; {found.mend}")
+    if isinstance(error, requests.RequestException):
+        return Refused("no such address", f"{url} cannot be asked for: {error}")
+    return None
 
 
 def _receive(url: str, part: Path, kind: str, most, end, check_url, progress: bool) -> None:

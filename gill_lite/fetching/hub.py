@@ -5,6 +5,7 @@ weights as pickles only is converted: the tensors, read with weights_only=True, 
 safetensors files beside the model's configuration, where from_pretrained finds them.
 """
 
+import errno
 import os
 import shutil
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
 from gill_lite.fetching.checksums import Checksums
+from gill_lite.fetching.network import AGAIN, cause
 from gill_lite.fetching.sources import Model
-from gill_lite.files import sha256, writing
+from gill_lite.files import CannotWrite, sha256, writing
 
 PICKLES = "pytorch_model*.bin"
 SHARD = 2 * 10**9  # bytes of tensors in one converted file
@@ -166,8 +168,11 @@ def _ask(repo: str, what: str, **options):
     try:
         return getattr(huggingface_hub, what)(repo, **options)
     except Exception as error:  # HTTP libraries differ between versions of huggingface_hub
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise CannotWrite(cache_dir(), error) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        found = cause(error, huggingface_hub.constants.ENDPOINT)
+        what, mend = found or (reason, AGAIN)
         raise GillError(
-            f"{repo} cannot be fetched from the hub ({reason}); run the same command again, "
-            "what is complete is kept"
+            f"{repo} cannot be fetched from the hub ({what}); {mend}; what is complete is kept"
         ) from error

@@ -6,6 +6,7 @@ Weights come from safetensors files alone, and no code of a model's repository i
 import hashlib
 import inspect
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -138,6 +139,14 @@ def _load_lm(where: dict, options: dict, device) -> tuple:
     return tokenizer, lm
 
 
+@contextmanager
+def dtype_by_its_old_name():
+    """New releases of Diffusers warn of torch_dtype, which is all that older ones know."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+        yield
+
+
 def _load_pipeline(where: dict, dtype):
     from diffusers import StableDiffusionPipeline
 
@@ -148,8 +157,7 @@ def _load_pipeline(where: dict, dtype):
             f"the generator '{where['diffusion']}' is a {kind}; GILL's mapper gives one sequence "
             "of prompt embeddings, so take a Stable Diffusion 1.x or 2.x (StableDiffusionPipeline)"
         )
-    with warnings.catch_warnings():  # new releases call it dtype, older ones know torch_dtype alone
-        warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+    with dtype_by_its_old_name():
         pipeline = _named(
             StableDiffusionPipeline.from_pretrained,
             "diffusion",

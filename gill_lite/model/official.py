@@ -1,7 +1,7 @@
 """The files of an official GILL model folder, read without running what is in them.
 
 `model_args.json`; `pretrained_ckpt.pth.tar` and `decision_model.pth.tar`, files of torch.save
-that hold tensors alone; `cc3m*.npy`, image embeddings as a Python pickle.
+that hold tensors alone; `cc3m*.npy` or `.pkl`, image embeddings as a Python pickle.
 Axes: R [IMG] tokens, D LM width, N images, P retrieval width.
 """
 
@@ -19,7 +19,7 @@ from gill_lite.files import read_json
 from gill_lite.model.config import GillConfig
 
 ARGS, WEIGHTS, DECISION = "model_args.json", "pretrained_ckpt.pth.tar", "decision_model.pth.tar"
-EMBEDDINGS = "cc3m*.npy"
+EMBEDDINGS = ("cc3m*.npy", "cc3m*.pkl")  # as released; as scripts/extract_img_embs.py writes
 CHUNK = 65_536  # embeddings looked at together
 
 # Official name, or its beginning -> ours. Order matters: the first that fits is taken.
@@ -66,6 +66,8 @@ def read_model(directory: Path) -> OfficialModel:
 
 def official_config(args: dict, source: Path) -> GillConfig:
     """Our configuration for an official `model_args.json`."""
+    if "num_gen_tokens" in args and args.get("num_ret_tokens") == args["num_gen_tokens"]:
+        args = {"num_tokens": args["num_gen_tokens"], **args}  # as the first release says it
     needed = {*SIZES, "retrieval_token_idx", "gen_token_idx", "text_fc_mode"}
     if missing := sorted(needed - args.keys()):
         raise GillError(f"{source} lacks {', '.join(missing)}; it must be the official file")
@@ -220,8 +222,8 @@ def misfits(tensors: Mapping[str, Tensor], shapes: Mapping) -> list[str]:
 
 
 def embedding_files(directory: Path, trust_pickle: bool) -> list[Path]:
-    """The `cc3m*.npy` of a folder, by name. GillError if there are any and none is trusted."""
-    files = sorted(directory.glob(EMBEDDINGS))
+    """The EMBEDDINGS of a folder, by name. GillError if there are any and none is trusted."""
+    files = sorted(path for pattern in EMBEDDINGS for path in directory.glob(pattern))
     if files and not trust_pickle:
         raise GillError(
             f"{files[0]} holds the embeddings of the images to retrieve as a Python pickle, which "

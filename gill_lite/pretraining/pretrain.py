@@ -11,6 +11,7 @@ from pathlib import Path
 from gill_lite import provenance
 from gill_lite.errors import GillError
 from gill_lite.files import only_one, read_json, sha256, tidy, write_json
+from gill_lite.model.backbones import dtype_by_its_old_name
 from gill_lite.pretraining.loop import curve
 from gill_lite.profiles import MINI
 from gill_lite.world.scene import ATTRIBUTES
@@ -219,8 +220,10 @@ def copy_halved(trained: Path, output_dir: Path, names=STAGES) -> None:
         if name == "clip":
             CLIPImageProcessor.from_pretrained(source).save_pretrained(target)
         if name in pipelines:
-            options = {"safety_checker": None} if name == "denoiser" else {}
-            pipeline = pipelines[name].from_pretrained(source, torch_dtype=torch.float16, **options)
+            options: dict = {"safety_checker": None} if name == "denoiser" else {}
+            options["torch_dtype"] = torch.float16
+            with dtype_by_its_old_name():
+                pipeline = pipelines[name].from_pretrained(source, **options)
             pipeline.save_pretrained(target)
         if name in ("probes", "trunk"):
             weights = load_file(source / "model.safetensors")
@@ -287,8 +290,9 @@ def _pipeline(directory: Path):
     import torch
     from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        directory / "diffusion", torch_dtype=torch.float32, safety_checker=None
-    )
+    with dtype_by_its_old_name():
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            directory / "diffusion", torch_dtype=torch.float32, safety_checker=None
+        )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

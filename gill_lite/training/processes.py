@@ -36,7 +36,7 @@ def split_batch(profile, process: int = 0, processes: int = 1, micro_batches: in
     if size % unit:
         raise GillError(
             f"batch_size={size} is odd, but captions are joined in pairs; "
-            "use an even batch or join_probability=0"
+            f"take {size + 1}" + (f" or {size - 1}" if size > 1 else "")
         )
     units, parts = size // unit, processes * micro_batches
     if micro_batches < 1 or units < parts:

@@ -19,10 +19,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
-from gill_lite.files import only_one
+from gill_lite.files import only_one, sha256
 from gill_lite.model import tokens
 from gill_lite.model.backbones import fingerprint
-from gill_lite.model.checkpoint import save_joints
+from gill_lite.model.checkpoint import WEIGHTS, put_joints, read_joints, save_joints
 from gill_lite.model.gill import Batch, Gill, build_gill
 from gill_lite.training import processes
 from gill_lite.training.data import Examples, Loading, Order
@@ -71,6 +71,7 @@ def train(
     num_workers: int = 0,
     provenance: dict | None = None,
     validation=None,
+    joints: str | Path | None = None,
 ) -> Gill:
     """Train the joints on (image, caption) pairs; see `Loading` for what `dataset` gives.
 
@@ -80,13 +81,15 @@ def train(
 
     Processes of one launch share each batch of `profile.batch_size` pairs, in
     `gradient_accumulation_steps` micro-batches each; both change only the rounding of what is
-    computed. `validation`: a `validation.Validation`, which the main process calls behind each
-    step. Returns the trained Gill, in evaluation mode.
+    computed. `joints`: a folder of joints of the same sizes to begin with, in place of fresh ones;
+    what is said there of how they were made is kept. `validation`: a `validation.Validation`,
+    which the main process calls behind each step. Returns the trained Gill, in evaluation mode.
     """
     steps = profile.steps if steps is None else steps
     if steps < 1:
         raise GillError(f"steps must be at least 1, not {steps}")
     gill = build_gill(profile, backbones, mapper, seed)
+    begun = _begin(gill, joints)
     group = PartialState(cpu=gill.logit_scale.device.type == "cpu")
     part = processes.split_batch(
         profile, group.process_index, group.num_processes, gradient_accumulation_steps
@@ -96,6 +99,7 @@ def train(
         **{"seed": seed, "mapper": mapper, "mixed_precision": mixed_precision},
         **{"pairs": len(dataset), "pixels": image_features is None},
         **_recipe(profile, backbones, dataset),
+        **({"joints": begun["joints_sha256"]} if begun else {}),
     }
     with _hold(output_dir, group):
         state = TrainState(Path(output_dir), gill, stepper.optimizer, settings, keep)
@@ -120,7 +124,7 @@ def train(
             if validation:
                 validation(gill, state.directory, step + 1)
         about = {"steps": steps, "settings": settings, "torch": torch.__version__}
-        records.end({**(provenance or {}), **about})
+        records.end({**(provenance or {}), **begun, **about})
         group.wait_for_everyone()
     return gill.eval()
 
@@ -158,6 +162,15 @@ class Records:
         if self.main:
             self.log.close()
             save_joints(self.state.gill, self.state.directory, provenance)
+
+
+def _begin(gill: Gill, joints) -> dict:
+    """Put the joints of that folder, if there is one, into `gill`; what to keep of its history."""
+    if joints is None:
+        return {}
+    saved, weights = read_joints(joints), Path(joints) / WEIGHTS
+    put_joints(gill, saved.joints, weights)
+    return {"joints_sha256": sha256(weights), "earlier": saved.provenance}
 
 
 def _hold(output_dir, group):

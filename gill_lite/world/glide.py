@@ -14,6 +14,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
+from gill_lite.model.backbones import dtype_by_its_old_name
 
 PIXELS, PATCH = 64, 4
 STEPS, GUIDANCE = 12, 3.0  # of sampling, unless others are asked for
@@ -120,9 +121,10 @@ def load_glide(directory, device="cpu", dtype=None) -> Glide:
             "train it with `gill-lite pretrain glide`"
         )
     try:
-        glide = Glide.from_pretrained(
-            directory, torch_dtype=dtype or torch.float32, use_safetensors=True
-        )
+        with dtype_by_its_old_name():
+            glide = Glide.from_pretrained(
+                directory, torch_dtype=dtype or torch.float32, use_safetensors=True
+            )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise GillError(f"the GLIDE in {directory} cannot be loaded: {reason}") from error

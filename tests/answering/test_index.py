@@ -25,6 +25,14 @@ def test_search_agrees_with_the_whole_matrix_for_every_chunk_size():
         assert hits.ids == [[str(i) for i in row] for row in expected.indices.tolist()]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64"])
+def test_numpy_arrays_are_indexed_as_tensors_are(dtype):
+    rows = (10 * vectors(5)).numpy().astype(dtype)
+    rows.flags.writeable = False
+    index, query = ImageIndex.build(rows, range(5)), torch.tensor(rows[2:3]).float()
+    assert index.search(query).ids == [["2"]]
+
+
 @pytest.mark.parametrize("count", [1, 3, 9])
 @pytest.mark.parametrize("chunk", [1, 7, 200, 5000])
 def test_half_precision_gives_the_hits_of_the_whole_product(count, chunk):

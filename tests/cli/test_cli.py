@@ -25,6 +25,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "chat",
+    "index",
     "demo",
     "pretrain",
     "export",
@@ -161,7 +162,12 @@ def test_train_passes_its_options_on(trained):
     assert (profile, pairs, folder, seed) == (MINI, ["a pair"], Path("out"), 2)
     defaults = {"steps": None, "mapper": "gill", "resume": True, "num_workers": 0, "keep": 2}
     defaults |= {"gradient_accumulation_steps": 1, "save_every": 200, "tensorboard": False}
-    defaults |= {"mixed_precision": "no", "image_features": "features", "validation": None}
+    defaults |= {
+        "joints": None,
+        "mixed_precision": "no",
+        "image_features": "features",
+        "validation": None,
+    }
     command = options.pop("provenance")["command"]
     assert command == "gill-lite train --mapper linear --seed 2"
     assert options == defaults | {"steps": 5, "mapper": "linear", "resume": False}

@@ -351,7 +351,7 @@ def test_captions_broken_files_are_named(tmp_path):
     with pytest.raises(GillError, match="line 2 of .*stray quote"):
         read_captions(tmp_path / "c.tsv", tmp_path)
     (tmp_path / "c.tsv").write_bytes(b"caption\timage\n\xff\xfe\ta.png\n")
-    with pytest.raises(GillError, match="cannot be read"):
+    with pytest.raises(GillError, match="line 2 of .* is not UTF-8 text .*; save it as UTF-8"):
         read_captions(tmp_path / "c.tsv", tmp_path)
     with pytest.raises(GillError, match="gone.tsv is missing"):
         read_captions(tmp_path / "gone.tsv", tmp_path)

@@ -17,6 +17,7 @@ from gill_lite.files import read_json
 from gill_lite.provenance import repository_root
 from gill_lite.report import claims, summary
 from tests.helpers import tiny_evaluation as tiny
+from tests.helpers.places import RECORDINGS
 
 KEYS = ["example", "method", "context", "seed"]
 
@@ -143,7 +144,7 @@ def test_half_precision(alone, given, tmp_path):
     assert evaluate("2", given, tmp_path, "--dtype=bf16", "--num-dialogues=2") == 0
     result = read_json(tmp_path / "results" / "table2_visdial.json")
     assert result["provenance"]["inputs"]["weights"]["dtype"] == "torch.bfloat16"
-    assert result["counts"]["scored"] == 2 * 6
+    assert result["counts"]["scored"] == 6, "of the two, one has its picture"
     frame = scores(tmp_path, "table2_visdial").merge(scores(alone, "table2_visdial"), on=KEYS)
     assert (frame["clip_similarity_x"] - frame["clip_similarity_y"]).abs().max() < 0.3
 
@@ -159,8 +160,11 @@ def without(given, *names) -> list[str]:
         (lambda g: without(g, "--vist"), "is evaluated on official files: name --vist-json"),
         (lambda g: g[: g.index("--joints")], "no joints are shipped for profile 'paper'"),
         (lambda g: [*g[:-1], "nowhere"], "--joints: nowhere holds no joints.safetensors"),
-        (lambda g: [*g, "--seeds=0,1"], "1 folders of joints are given for 2 seeds"),
-        (lambda g: [*g, "--num-stories=9"], "holds 4 usable stories, 9 are asked for"),
+        (
+            lambda g: [*g, "--seeds=0,1"],
+            "1 folders of joints are given, and 2 are needed (gill-0, gill-1); --seeds",
+        ),
+        (lambda g: [*g, "--num-stories=9"], "holds 5 stories that are whole, 9 are asked for"),
         (lambda g: [*g, "--metrics=beauty"], "there is no metric 'beauty'"),
         (lambda g: [*g, "--metrics=attribute_accuracy"], "needs the mini world's scenes"),
         (lambda g: [*g, "--shard=3/2"], "a shard is i/n with i from 1 to n"),
@@ -186,3 +190,27 @@ def test_lpips_without_its_alexnet_is_one_sentence(given, tmp_path, capsys, monk
     path.write_bytes(b"not a network")
     assert evaluate("1", [*given, "--metrics=lpips"], tmp_path / "out") == 2
     assert "is not torchvision's AlexNet (sha256 differs)" in capsys.readouterr().err
+
+
+def test_retrieval_by_what_one_has_of_the_methods(given, tmp_path):
+    assert evaluate("retrieval", without(given, "--metrics"), tmp_path, "--methods=clip,gill") == 0
+    frame = scores(tmp_path, "retrieval")
+    assert set(frame["method"]) == {"clip", "gill"} and len(frame) == 4 * (2 + 3)
+    assert frame["rank"].between(1, 4).all()
+
+
+def test_the_decision_is_fitted_to_the_official_votes(given, tmp_path, capsys):
+    votes = RECORDINGS / "PartiPromptsAllDecisions_Alignment.tsv"
+    options = (f"--partiprompts-tsv={votes}",)
+    assert evaluate("decide", without(given, "--metrics"), tmp_path, *options) == 0
+    assert "linear decision on [IMG0]" in capsys.readouterr().out
+    result, frame = read_json(tmp_path / "results" / "decide.json"), scores(tmp_path, "decide")
+    assert result["counts"]["eligible"] == 1632 and result["counts"]["scored"] == len(frame)
+    assert set(frame["label"]) == {"gen", "ret"} and set(frame["part"]) == {
+        "train", "validation", "test"
+    }  # fmt: skip
+    f1 = {row["method"]: row["mean"] for row in result["rows"]}
+    assert f1["always generate"] < 0.5 and 0 < f1["linear decision on [IMG0]"] < 1
+    assert [verdict["id"] for verdict in result["verdicts"]] == ["decide-f1"]
+    assert evaluate("decide", given, tmp_path) == 2
+    assert "name --partiprompts-tsv" in capsys.readouterr().err

@@ -240,7 +240,7 @@ def test_more_examples_than_there_are_is_one_sentence(tmp_path):
     with pytest.raises(GillError, match="holds 1 stories, 2 are asked for"):
         of_world(VIST, tmp_path / "data", 2)
     images = data.examples[0].image_paths[0].parent
-    with pytest.raises(GillError, match="holds 1 usable stories, 2 are asked for"):
+    with pytest.raises(GillError, match="holds 1 stories that are whole, 2 are asked for"):
         of_files(VIST, data.source, images, 2)
     assert of_files(VIST, data.source, images).about()["taken"] == 1
 

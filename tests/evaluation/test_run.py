@@ -5,6 +5,7 @@ import multiprocessing
 
 import pytest
 
+from gill_lite.datasets.reading import Unusable
 from gill_lite.errors import GillError
 from gill_lite.evaluation.run import run_resumable, work_items
 from gill_lite.report.scores import scores_frame, story_scores
@@ -102,13 +103,14 @@ def test_other_configuration_is_refused_with_the_difference(tmp_path):
 
 
 def test_skipped_examples_are_counted_with_reasons(tmp_path):
-    def some(batch):
-        return [{"skipped": "unreadable image"} if item.example_id == "b" else {"lpips": 0.5}
-                for item in batch]  # fmt: skip
-
-    result = run(tmp_path, some)
+    damaged = {"b": Unusable("unreadable image", "b.png is damaged")}
+    result = run(tmp_path, fault=damaged.get)
     assert (result.scored, result.eligible, result.skipped) == (4, 6, {"unreadable image": 2})
-    assert run(tmp_path, lambda batch: pytest.fail("scored again")) == result
+    assert result.lost == {"unreadable image": 1}
+    assert run(tmp_path, lambda batch: pytest.fail("scored again"), fault=damaged.get) == result
+    assert run(tmp_path) == run(tmp_path / "whole"), "the picture has come"
+    with pytest.raises(GillError, match="1 of 3 examples are unusable .* 30% .*: b.png is damaged"):
+        run(tmp_path / "new", fault=damaged.get, max_skipped=0.3)
 
 
 def test_bad_rows_stop_the_run_and_name_the_item(tmp_path):

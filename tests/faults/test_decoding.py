@@ -58,12 +58,13 @@ def chat(responder, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("messages", "sentence"),
     [
+        (["cat.PNG"], "item 0 of the prompt is 'cat.PNG', the path of a picture, which would be"),
         (["a ball .", ""], "item 1 of the prompt is an empty text; leave it out"),
         ([LONG], "answer included, but the language model has 256; shorten the prompt"),
         ([LONG[:600]] * 3, "answer included, but the language model has 256; shorten the prompt"),
         (["\udcff\udcfe"], "the text '\\udcff\\udcfe' is not Unicode"),  # bytes that are no UTF-8
     ],
-    ids=["empty", "long", "long in parts", "no text"],
+    ids=["path", "empty", "long", "long in parts", "no text"],
 )
 def test_a_prompt_that_cannot_be_answered_is_one_sentence(chat, messages, sentence):
     status, out, err = chat(messages)

@@ -3,6 +3,7 @@
 What a file alone can tell is in test_datasets; here the commands and the training are asked.
 """
 
+import gzip
 import io
 import json
 import re
@@ -23,10 +24,11 @@ from gill_lite.datasets.shards import read_shards
 from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
 from gill_lite.errors import GillError
+from gill_lite.files import read_json
 from gill_lite.training.data import Loading
 from gill_lite.world.export import write_captions, write_visdial, write_vist
 from tests.datasets.test_datasets import png_that_claims
-from tests.helpers import tiny_backbones, tiny_launch
+from tests.helpers import tiny_backbones, tiny_evaluation, tiny_launch
 from tests.helpers.tiny_commands import told
 
 RED, GREEN = (200, 30, 30), (30, 200, 30)
@@ -148,6 +150,34 @@ def test_evaluation_tells_that_all_images_are_missing(
     assert sentence in told(capsys)
 
 
+@pytest.mark.parametrize("content", [lambda b: b[:1500], lambda b: b"", lambda b: b"<html>"],
+                         ids=["cut", "empty", "web page"])  # fmt: skip
+def test_a_story_whose_picture_is_damaged_is_skipped_until_it_is_whole(tmp_path, capsys, content):
+    given = [*tiny_evaluation.photographs(tmp_path, 6, 0), *tiny_evaluation.save_paper(tmp_path)]
+    picture, folder = tmp_path / "stories" / "21.png", tmp_path / "run"
+    whole = picture.read_bytes()
+    picture.write_bytes(content(whole))
+
+    def evaluate(*more):
+        typed = ["evaluate", "1", *given, "-o", str(folder), f"--cache={tmp_path / 'c'}", *more]
+        assert cli.main(typed) == 0
+        result = read_json(folder / "results" / "table1_vist.json")
+        return result["counts"], result["provenance"]["inputs"]["data"]
+
+    counts, data = evaluate()
+    assert (counts["scored"], counts["skipped"]) == (25, {"unreadable image": 5})
+    assert (data["usable"], data["skipped"]) == (5, {"unreadable image": 1})
+    picture.unlink()
+    assert evaluate()[0]["scored"] == 25
+    picture.write_bytes(whole)
+    assert evaluate()[0] == {"scored": 30, "eligible": 30, "skipped": {}}
+    capsys.readouterr()
+    picture.write_bytes(content(whole))
+    typed = ["evaluate", "1", *given, "-o", str(tmp_path / "new"), "--max-skipped=0.1"]
+    assert cli.main(typed) == 2
+    assert "1 of 6 examples are unusable (unreadable image 1; at most 10% may be" in told(capsys)
+
+
 # ---- captions ----------------------------------------------------------------------------
 
 TEXTS = [
@@ -212,9 +242,74 @@ def test_captions_saved_on_windows(tmp_path, start):
 
 def test_votes_saved_on_windows(tmp_path):
     lines = ["Prompt\tCategory\tChallenge\tNote\tDecisions", "a cat\tA\tB\t\tgen,ret,gen,gen,same"]
-    (tmp_path / "p.tsv").write_bytes("\r\n".join([*lines, ""]).encode())
-    (prompt,) = read_partiprompts(tmp_path / "p.tsv").examples
-    assert prompt.votes == ("gen", "ret", "gen", "gen", "same") and prompt.label == "gen"
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "p.tsv").write_bytes("\r\n".join([*lines, ""]).encode(encoding))
+        (prompt,) = read_partiprompts(tmp_path / "p.tsv").examples
+        assert prompt.votes == ("gen", "ret", "gen", "gen", "same") and prompt.label == "gen"
+    (tmp_path / "p.tsv").write_bytes("\r\n".join([*lines, ""]).encode("utf-16"))
+    with pytest.raises(GillError, match=r"p.tsv is not UTF-8 text \(UTF-16\); save it as UTF-8"):
+        read_partiprompts(tmp_path / "p.tsv")
+
+
+def test_captions_with_line_breaks_as_pandas_writes_them(tmp_path):
+    import pandas as pd
+
+    texts = ['first\nsecond "line"', "one", "a\n\nb", "end\n"]
+    frame = pd.DataFrame({"caption": texts, "image": ["a.png"] * 4})
+    plain().save(tmp_path / "a.png")
+    for columns in (["caption", "image"], ["image", "caption"]):
+        frame[columns].to_csv(tmp_path / "c.tsv", sep="\t", index=False)
+        read = read_captions(tmp_path / "c.tsv", tmp_path, strict=True)
+        assert [pair.caption for pair in read.examples] == texts
+        pairs = pairs_dataset(tmp_path / "c.tsv", tmp_path, strict=True)
+        assert [pairs[i][1] for i in range(4)] == texts
+    with open(tmp_path / "c.tsv", "a") as file:
+        file.write("a.png\n")
+    with pytest.raises(GillError, match="line 10 of .* does not have two columns"):
+        read_captions(tmp_path / "c.tsv", tmp_path, strict=True)
+
+
+@pytest.mark.parametrize("kind", ["captions", "json", "shards", "folder of shards"])
+def test_what_is_still_compressed_is_told(tmp_path, kind):
+    path = tmp_path / "0.tar.gz"
+    path.write_bytes(gzip.compress(b"caption\timage\n"))
+    read = {
+        "captions": lambda: read_captions(path, tmp_path),
+        "json": lambda: read_vist(path, tmp_path),
+        "shards": lambda: read_shards(path.rename(tmp_path / "0.tar")),
+        "folder of shards": lambda: read_shards(tmp_path),
+    }
+    with pytest.raises(GillError, match=r"0.tar\S* is compressed \(gzip\).* gunzip$"):
+        read[kind]()
+
+
+# ---- official files as they come ---------------------------------------------------------
+
+
+def test_a_story_without_its_tokenised_text_has_its_original_one(tmp_path):
+    stories = [(str(s), [(f"{s}-{n}", f"text {s}", plain((2, 2))) for n in range(5)])
+               for s in range(4)]  # fmt: skip
+    write_vist(tmp_path / "v.json", tmp_path / "v", stories)
+    record = json.loads((tmp_path / "v.json").read_text())
+    story = [panel for (panel,) in record["annotations"] if panel["story_id"] in ("0", "1")]
+    for panel in story:
+        panel["text"] = None
+        panel["original_text"] = "As it was." if panel["story_id"] == "0" else None
+    (tmp_path / "v.json").write_text(json.dumps(record))
+    reading = read_vist(tmp_path / "v.json", tmp_path / "v")
+    assert [story.captions[0] for story in reading.examples] == ["As it was.", "text 2", "text 3"]
+    assert reading.skipped == {"empty caption": 1}
+
+
+def test_the_split_of_visdial_without_answers_is_called_so(tmp_path, capsys):
+    official_files(tmp_path, 3)
+    record = json.loads((tmp_path / "visdial.json").read_text())
+    for dialog in record["data"]["dialogs"]:
+        dialog["dialog"] = [*dialog["dialog"][:4], {"question": 0}]
+    (tmp_path / "visdial.json").write_text(json.dumps({**record, "split": "test"}))
+    typed = [f"--visdial-json={tmp_path / 'visdial.json'}", f"--visdial-images={tmp_path}"]
+    assert cli.main(["evaluate", "2", *typed, "-o", str(tmp_path / "out")]) == 2
+    assert "is a split without its last answers (test), and ten whole rounds are" in told(capsys)
 
 
 # ---- the workers of a data loader --------------------------------------------------------
@@ -267,6 +362,6 @@ def test_damage_spread_over_workers_stops_training(tmp_path):
     pairs = pairs_dataset(tmp_path / "c.tsv", tmp_path, max_skipped=0.2)
     processor = tiny_backbones.backbones().image_processor
     order = [[(0, i), (0, i + 2)] for i in range(0, 32, 4)]  # damaged ones; each opens two more
-    with pytest.raises(GillError, match=r"12 of 24 pictures .* damaged \(at most 20% may be\)"):
+    with pytest.raises(GillError, match=r"12 of 24 pictures .* damaged \(at most 20% may be, "):
         list(Loading(pairs, processor, None).batches(order, num_workers=2))
     assert pairs.damaged == Counter({"unreadable image": 12})

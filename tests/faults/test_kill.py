@@ -23,7 +23,7 @@ import pytest
 from tests.helpers.places import ROOT
 
 KILLS, TORN, MOST = 20, 3, 400  # kills at least, among them inside a write; and at most
-STEPS = {"checkpoint": 8, "evaluation": 10, "pretraining": 8}  # batches of the evaluation
+STEPS = {"checkpoint": 8, "evaluation": 10, "pretraining": 8, "index": 8}
 SIGNED = ".made"  # a byte for each step begun, in any life
 
 
@@ -216,7 +216,40 @@ def pretraining(folder: Path):
     return work, results_of(*own, "images-0.npy")
 
 
-KINDS = {"checkpoint": training, "evaluation": evaluation, "pretraining": pretraining}
+def indexing(folder: Path):
+    """Sixteen pictures, one of them damaged, two a part, as an index beside joints."""
+    from PIL import Image
+
+    from gill_lite.answering import own_pictures
+    from gill_lite.answering.respond import Responder
+    from gill_lite.model.checkpoint import save_joints
+    from gill_lite.model.gill import build_gill
+    from tests.helpers import tiny_evaluation as tiny
+
+    backbones, pictures = tiny.backbones(), folder / "pictures"
+    gill, own_pictures.PART = build_gill(backbones.profile, backbones), 2
+    save_joints(gill, folder / "joints", {"made": "at random"})
+    pictures.mkdir()
+    for i in range(16):
+        Image.new("RGB", (20, 16), (15 * i, 99, 0)).save(pictures / f"{i:02d}.png")
+    (pictures / "03.png").write_bytes(b"<html>")
+    responder, embed = Responder(backbones, gill), own_pictures._embed
+
+    def work(out):
+        own_pictures._embed = lambda *given: (sign(out), embed(*given))[1]
+        own_pictures.index_folder(responder, pictures, folder / "joints", out)
+
+    names = ("embeddings.safetensors", "ids.json")
+    own = ("joints.safetensors", "config.json", *(f"index/{name}" for name in names))
+    return work, results_of(*own)
+
+
+KINDS = {
+    "checkpoint": training,
+    "evaluation": evaluation,
+    "pretraining": pretraining,
+    "index": indexing,
+}
 
 
 # ---- the tests -----------------------------------------------------------------------------

@@ -272,6 +272,24 @@ def test_embeddings_are_not_opened_without_trust(tmp_path, source, capsys):
     assert (tmp_path / "ran").exists(), "trusted, its code runs: that is what trust means"
 
 
+def test_the_folder_of_the_first_release_with_embeddings_as_its_script_writes_them(
+    tmp_path, source
+):
+    args = json.loads((source / official.ARGS).read_text())
+    count = args.pop("num_tokens")
+    args |= {"num_gen_tokens": count, "num_ret_tokens": count}
+    (source / official.ARGS).write_text(json.dumps(args))
+    (source / "cc3m_0.npy").unlink()
+    (source / "cc3m_1.npy").unlink()
+    rows = list(numbers((7, RET), 92).bfloat16())  # tensors
+    pickled(source / "cc3m_embeddings.pkl", URLS, rows)
+    with pytest.raises(GillError, match="cc3m_embeddings.pkl holds the embeddings"):
+        load_index(source)
+    ours = convert.convert(source, tmp_path / "ours", trust_pickle=True)
+    assert read_joints(ours).config.num_img_tokens == count
+    assert list(load_index(ours).ids) == list(URLS)
+
+
 @pytest.mark.parametrize("name", [official.WEIGHTS, official.DECISION])
 def test_code_in_weights_never_runs_trusted_or_not(tmp_path, source, name):
     for save in (torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))):

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -26,7 +27,7 @@ from gill_lite.datasets.partiprompts import read_partiprompts
 from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
 from gill_lite.errors import GillError
-from gill_lite.fetching import download, sources
+from gill_lite.fetching import download, network, sources
 from gill_lite.fetching.download import Refused
 from gill_lite.fetching.unpack import unpack
 from gill_lite.world.export import export
@@ -174,12 +175,68 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
 
 
 def test_no_server_at_all(tmp_path):
-    with pytest.raises(
-        GillError, match=r"cannot be downloaded now \(no connection: ConnectionError, 5 times\)"
-    ):
-        download.download("http://127.0.0.1:9/a.tsv", tmp_path / "a.tsv", "tsv")
     with pytest.raises(Refused, match="cannot be asked for"):
         download.download("htp:/nonsense", tmp_path / "a.tsv", "tsv")
+
+
+def unknown_name(*_, **__):
+    raise socket.gaierror(-2, "Name or service not known")
+
+
+NETWORK = {  # what is set -> what is said
+    "http://127.0.0.1:9/a": [
+        ({}, "127.0.0.1 refuses the connection, 5 times); run the same command again later"),
+        ({"http_proxy": "http://me:secret@127.0.0.1:9"},
+         "the proxy 127.0.0.1:9 of http_proxy cannot be used: Connection refused, 5 times)"),
+        ({"HTTP_PROXY": "foo://p:1"},
+         "HTTP_PROXY names a proxy of the kind 'foo', which cannot be used here; name one that"),
+        ({"http_proxy": "socks5://p:1"},
+         "http_proxy names a proxy of the kind 'socks5', which cannot be used here; name one"),
+    ],
+    "https://127.0.0.1:9/a": [
+        ({"REQUESTS_CA_BUNDLE": "/no/ca.pem"},
+         "REQUESTS_CA_BUNDLE names /no/ca.pem, and there is no such file of certificates; correct"),
+        ({"CURL_CA_BUNDLE": "/no/ca.pem"}, "CURL_CA_BUNDLE names /no/ca.pem, and there is no"),
+    ],
+    "http://nowhere.invalid/a": [
+        ({}, "the name nowhere.invalid cannot be looked up, 5 times); check the network, or name"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "said"),
+    [(url, *case) for url, cases in NETWORK.items() for case in cases],
+)
+def test_what_failed_of_the_network_is_named(tmp_path, monkeypatch, url, environment, said):
+    for name in os.environ:
+        if name.lower().endswith("_proxy") or name in network.CERTIFICATES:
+            monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if "invalid" in url:
+        monkeypatch.setattr(socket, "getaddrinfo", unknown_name)
+    with pytest.raises(GillError) as error:
+        download.download(url, tmp_path / "a.tsv", "tsv")
+    assert said in str(error.value) and "secret" not in str(error.value)
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SSL_CERT_FILE", "/no/ca.pem", "SSL_CERT_FILE names /no/ca.pem, and there is no such"),
+        ("HTTPS_PROXY", "foo://p:1", "HTTPS_PROXY names a proxy of the kind 'foo', which cannot"),
+        ("HF_ENDPOINT", "http://127.0.0.1:9", "127.0.0.1 refuses the connection"),
+    ],
+)
+def test_what_failed_on_the_way_to_the_hub_is_named(tmp_path, name, value, said):
+    keep = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    keep |= {"HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT), name: value}
+    command = [sys.executable, "-m", "gill_lite", "fetch", "clip", f"--data-dir={tmp_path / 'd'}"]
+    done = subprocess.run(command, env=keep, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert said in done.stderr and "free some space" not in done.stderr
 
 
 @pytest.mark.parametrize("length", [True, False], ids=["announced", "sent without a length"])

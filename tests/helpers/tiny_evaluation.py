@@ -51,9 +51,11 @@ def table_of(task, **changes) -> Table:
 
 def scorer(task, folder, count=4, examples=None, drawers=None, table=None, **options) -> Scorer:
     """A scorer of the mini world's first examples; `examples` changes the list."""
-    dataset = of_world(task, folder, count)._replace(scenes={})
+    dataset = dataclasses.replace(of_world(task, folder, count), scenes={})
     if examples is not None:
-        dataset = dataset._replace(examples=examples(dataset.examples))
+        taken = examples(dataset.examples)
+        ids = [example.example_id for example in taken]
+        dataset = dataclasses.replace(dataset, examples=taken, ids=ids)
     made = Scorer(dataset, drawers or models(), table or table_of(task), **options)
     made.judge.perceptual = Squares()
     return made

@@ -193,7 +193,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(run, features, tmp_path):
 def test_steps_and_batches_that_cannot_be(run):
     with pytest.raises(GillError, match="steps must be at least 1"):
         run("out", steps=0)
-    with pytest.raises(GillError, match="batch_size=3 is odd"):
+    with pytest.raises(GillError, match="batch_size=3 is odd, .*; take 4 or 2$"):
         run("out", profile=tiny_backbones.profile(batch_size=3))
 
 
@@ -444,6 +444,27 @@ def test_the_paper_profile_trains_on_shards_and_the_models_named(tmp_path, monke
 
 
 # ---- retrieval only, as FROMAGe ----
+
+
+def test_training_goes_on_from_given_joints_and_keeps_their_history(
+    run, backbones, tmp_path, capsys
+):
+    run("first", steps=2, provenance={"command": "by hand", "official_args": {"opt": "x"}})
+    start = checkpoint.read_joints(tmp_path / "first")
+    began = run("second", steps=1, joints=tmp_path / "first", seed=5)
+    again = checkpoint.read_joints(tmp_path / "second")
+    fresh = run("third", steps=1, seed=5)
+    for name, value in began.trainable_parameters().items():
+        if name == "visual_fc.weight":  # one step of the warm-up moves nothing
+            assert torch.equal(value, start.joints[name])
+            assert not torch.equal(value, fresh.trainable_parameters()[name])
+    assert again.provenance["earlier"] == start.provenance
+    assert len(again.provenance["joints_sha256"]) == 64
+    with pytest.raises(GillError, match="joints was '.*' and is 'absent'"):
+        run("second", steps=2, seed=5)
+    typed = ["train", "--joints", str(tmp_path / "first"), "--num-img-tokens=4"]
+    assert cli.main([*typed, "-o", str(tmp_path / "out")]) == 2
+    assert "--num-img-tokens 4 does not fit the joints in" in capsys.readouterr().err
 
 
 def test_joints_without_a_mapper_only_retrieve(backbones, features, tmp_path):

@@ -31,20 +31,21 @@ def result_rows(frame: pd.DataFrame, asked: list[Question], real: list) -> list[
     """Macro F1 and attribute accuracy of each way to choose, in the form of numbers.result_rows."""
     test, scenes = held_out(frame, asked)
     rows = [
-        _row("people", "PartiPrompts", F1, choices.people_interval(real)),
-        _row("simulated raters", "all prompts", F1, choices.raters_interval(test, scenes)),
+        row("people", "PartiPrompts", F1, choices.people_interval(real)),
+        row("simulated raters", "all prompts", F1, choices.raters_interval(test, scenes)),
     ]
     where = {"all prompts": test.context.notna()}
     where |= {f"{split} scenes": test.context == split for split in SPLITS}
     for method, label in choices.METHODS.items():
-        rows.append(_row(label, "all prompts", F1, choices.f1_interval(test, scenes, method)))
+        rows.append(row(label, "all prompts", F1, choices.f1_interval(test, scenes, method)))
         for context, those in where.items():
             interval = choices.quality_interval(test[those], scenes[those], method)
-            rows.append(_row(label, context, ACCURACY, interval))
+            rows.append(row(label, context, ACCURACY, interval))
     return rows
 
 
-def _row(method: str, context: str, metric: str, interval: Interval) -> dict:
+def row(method: str, context: str, metric: str, interval: Interval) -> dict:
+    """A result in the form of numbers.result_rows."""
     labels = {"method": method, "context": context, "metric": metric}
     return {**labels, **asdict(interval), "paper": None, "paper_pm": None}
 
