@@ -18,8 +18,8 @@ from gill_lite.answering import decode
 from gill_lite.errors import GillError
 from gill_lite.training.data import Examples
 from gill_lite.training.processes import split_batch
-from gill_lite.training.step import Stepper, joins
-from gill_lite.training.train import make_batch
+from gill_lite.training.step import Stepper
+from gill_lite.training.train import coming
 
 WARMUP = 3  # runs that are not counted: kernels are chosen, memory is taken
 
@@ -84,16 +84,14 @@ def train_timing(
     stepper = Stepper(profile, gill, part, mixed_precision)
     vision = getattr(backbones.vision.config, "vision_config", backbones.vision.config)
     examples = random_examples(profile, backbones.tokenizer, vision.image_size)
-    numbers = itertools.count(profile.warmup_steps)
+    made = coming(stepper, backbones, itertools.repeat(examples), 0, profile.warmup_steps)
+    made = enumerate(made, profile.warmup_steps)
+    waiting = [next(made)]
 
     def step() -> dict[str, float]:
-        number = next(numbers)
-        joined = joins(0, number, profile.join_probability)
-        batches = [
-            make_batch(gill, backbones, examples.rows(rows), profile.max_caption_tokens, joined)
-            for rows in part.micro_batches
-        ]
-        row = stepper(number, batches)
+        stepper.start(*waiting.pop())
+        waiting.append(next(made))
+        row = stepper.finish()
         if not all(math.isfinite(value) for value in row.values()):
             raise GillError("a training step was not finite; its time would mean nothing")
         return row

@@ -47,6 +47,13 @@ class Sampling:
         """The most that an answer takes; pictures without a limit are counted as words."""
         return self.max_words + (self.max_images or 0) * (num_img_tokens - 1)
 
+    def most_positions(self, num_img_tokens: int) -> int:
+        """The most that an answer can take, where every word that may be is a picture."""
+        pictures = max(0, self.max_words - self.min_words)
+        if self.max_images is not None:
+            pictures = min(pictures, self.max_images)
+        return self.max_words + pictures * (num_img_tokens - 1)
+
 
 @dataclass(frozen=True)
 class Settings(Sampling):

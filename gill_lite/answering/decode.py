@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gill_lite.answering.answers import Sampling
+from gill_lite.answering.fixed_steps import FixedSteps
 
 
 class Decoded(NamedTuple):
@@ -42,22 +43,26 @@ def generate(
     sampling: Sampling | None = None,
     generators: Sequence[torch.Generator] | None = None,
     watch: Callable[[list[list[int]]], None] | None = None,
+    fixed: FixedSteps | None = None,
 ) -> Decoded:
     """Continue B prompts, given as embeddings (B, T, D) padded on the left.
 
     `attention_mask` (B, T) is 0 on padding. `generators`, one a row, make sampling depend on
-    its row alone. `watch` is shown the rows' ids after each choice. Raises GillError when a
-    prompt and its answer exceed the LM's positions.
+    its row alone. `watch` is shown the rows' ids after each choice. `fixed` runs the LM on a GPU.
+    Raises GillError when a prompt and its answer exceed the LM's positions.
     """
     sampling = sampling or Sampling()
     if attention_mask is None:
         attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long)
-    mask = attention_mask.to(inputs_embeds.device)
-    padded = bool((mask == 0).any())  # else the LM is faster without a mask, and says the same
+    on_host, mask = attention_mask.cpu(), attention_mask.to(inputs_embeds.device)
+    padded = bool((on_host == 0).any())  # else the LM is faster without a mask, and says the same
     img_ids = gill.config.img_token_ids
-    gill.check_room(inputs_embeds, mask, more=sampling.positions(len(img_ids)))
+    gill.check_room(inputs_embeds, on_host, more=sampling.positions(len(img_ids)))
     rows = [_Row(sampling, img_ids) for _ in range(len(inputs_embeds))]
-    step = gill.lm_step(inputs_embeds, mask if padded else None, None)
+    lm_step, more = gill.lm_step, 0
+    if fixed is not None:
+        lm_step = fixed.for_answer(mask, sampling.most_positions(len(img_ids)))
+    step = lm_step(inputs_embeds, mask if padded else None, None)
     while True:
         logits = gill.logits(step.last_hidden_state[:, -1]).float()  # (B, V)
         words = torch.tensor([row.words for row in rows], device=logits.device)  # (B,)
@@ -68,10 +73,11 @@ def generate(
             watch([row.ids for row in rows])
         if not any(row.goes_on for row in rows):
             break
+        more += 1
+        gill.check_room(inputs_embeds, on_host, more)
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        embeds = gill.embed(fed.to(mask.device)[:, None])  # (B, 1, D)
-        gill.check_room(embeds, mask)
-        step = gill.lm_step(embeds, mask if padded else None, step.past_key_values)
+        embeds = gill.embed(fed[:, None])  # (B, 1, D)
+        step = lm_step(embeds, mask if padded else None, step.past_key_values)
         for row, state in zip(rows, step.last_hidden_state[:, 0], strict=True):
             row.keep(state)
     return _collect(rows, inputs_embeds.new_zeros(0, len(img_ids), inputs_embeds.shape[-1]))

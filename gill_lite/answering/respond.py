@@ -17,6 +17,7 @@ from torch import Tensor
 from gill_lite.answering import decode
 from gill_lite.answering.answers import Generated, Response, Settings, ShownPicture
 from gill_lite.answering.drawing import Drawing, example_seed, to_pil
+from gill_lite.answering.fixed_steps import FixedSteps, fixed_steps
 from gill_lite.answering.gallery import Gallery, drawn_gallery
 from gill_lite.answering.prompts import Prompts
 from gill_lite.errors import GillError
@@ -97,6 +98,7 @@ class Responder:
             self.gill, embeds, mask, replace(how, **self._ends),
             [torch.Generator().manual_seed(seed) for seed in seeds],
             on_text and (lambda rows: on_text(self._so_far(rows[0]))),
+            self._fixed,
         )  # fmt: skip
         rows = [self._answer(row, decoded) for row in range(len(prompts))]
         if how.force_image:
@@ -106,6 +108,10 @@ class Responder:
         return [Response(next(shown) if isinstance(p, Run) else p for p in row) for row in rows]
 
     # ---- words ---------------------------------------------------------------------------
+
+    @cached_property
+    def _fixed(self) -> FixedSteps | None:
+        return fixed_steps(self.gill)
 
     @cached_property
     def _ends(self) -> dict[str, Any]:

@@ -70,6 +70,8 @@ def _add_model_options(parser) -> None:
     add_models(parser)
     text = "denoising steps a picture (default: the profile's)"
     option("--num-inference-steps", type=positive, metavar="N", default=None, help=text)
+    text = "of the paper's profile on a GPU: faster, and rounded otherwise; docs/paper_scale.md"
+    option("--fast-drawing", action="store_true", help=text)
     text = "of the models (default: fp32, on a GPU fp16)"
     option("--dtype", choices=DTYPES, default=None, help=text)
     text = "of the table's, for example clip,gill (default: all)"
@@ -141,8 +143,9 @@ def _dtype(arguments, device) -> str:
 
 
 def _named(arguments) -> dict:
-    """The models named in place of the profile's."""
-    named = {name: getattr(arguments, name) for name in ("lm", "vision", "diffusion")}
+    """The models named in place of the profile's, and how they draw."""
+    options = ("lm", "vision", "diffusion", "fast_drawing")
+    named = {name: getattr(arguments, name) for name in options}
     return {name: value for name, value in named.items() if value}
 
 
@@ -183,6 +186,8 @@ def _prepare(arguments, output_dir: Path, profile: Profile, device):
     table = get_table(arguments.table)
     if arguments.num_inference_steps:
         profile = profile.replace(num_inference_steps=arguments.num_inference_steps)
+    if arguments.fast_drawing and profile.name == "mini":
+        raise GillError("--fast-drawing is for the paper's models; leave it out in profile mini")
     return prepare(
         table, output_dir, profile, arguments.seeds,
         getattr(arguments, f"num_{table.task.examples}"), arguments.run_seed, arguments.protocol,

@@ -36,7 +36,7 @@ class Backbones:
 
 def load_backbones(
     profile: Profile, device="cpu", dtype=None, *, quantize: str = "none",
-    lm=None, vision=None, diffusion=None,
+    lm=None, vision=None, diffusion=None, fast_drawing: bool = False,
 ) -> Backbones:  # fmt: skip
     """Load the frozen models of `profile` onto `device`.
 
@@ -45,6 +45,7 @@ def load_backbones(
     dtype: torch dtype or its name; float32 by default, bfloat16 where the LM is quantised.
     quantize: "8bit" or "4bit" (NF4) loads the LM's linear layers so, through bitsandbytes.
     lm, vision, diffusion: hub ids or local folders to take instead of the profile's.
+    fast_drawing: see `fast_drawing.speed_up`.
     Raises GillError for a missing or tampered file, naming it and the mend, and for a model
     that the joints cannot stand on.
     """
@@ -56,7 +57,12 @@ def load_backbones(
         check_files(directory)
         where = {what: str(directory / name) for what, name in where.items()}
     options = _lm_options(quantize, dtype)
-    return Backbones(profile.replace(**chosen), *_load_models(where | chosen, options, device))
+    backbones = Backbones(profile.replace(**chosen), *_load_models(where | chosen, options, device))
+    if fast_drawing:
+        from gill_lite.model.fast_drawing import speed_up
+
+        speed_up(backbones.pipeline)
+    return backbones
 
 
 def with_lm(backbones: Backbones, folder: Path) -> Backbones:

@@ -6,6 +6,9 @@ Paper: Sec. 3; the order of rows and labels: official code, reproduced to 1e-5 b
 
 Everywhere `images` is either pixels (B, 3, H, W) as CLIP's processor gives them, or CLIP's
 pooled output (B, Dv): CLIP is frozen, so its output can be computed once and kept.
+
+Training rows lie on the host. What stands where is told there, and a GPU is handed indices of
+known number: it is never waited for within a step.
 """
 
 import math
@@ -22,7 +25,11 @@ from gill_lite.model.vocabulary import Vocabulary
 
 # The trainable set, declared: the first part of each trainable parameter's name.
 JOINTS = ("img_embeddings", "logit_scale", "mapper", "ret_head", "visual_embeddings", "visual_fc")
-ROWS_TOGETHER = 12  # rows of like length that training sends through the LM at once
+# How much training sends through the LM at once, rows of like length. A CPU is fastest with little
+# padding. A GPU wants positions enough to be busy; more of them add padding, and spare nothing:
+# what the backward pass reads of all groups is kept anyway.
+ROWS_TOGETHER = 12  # on a CPU
+TOKENS_TOGETHER = 2048  # on a GPU, at least
 
 
 class Batch(NamedTuple):
@@ -120,13 +127,22 @@ class Gill(Vocabulary):
         Rows of like length are read together, which spares most of the padding; positions
         behind a row's end are zero.
         """
-        groups = lengths.argsort().chunk(max(1, len(lengths) // ROWS_TOGETHER))
+        groups = lengths.argsort().chunk(count_groups(lengths, embeds.device))
         states = []
         for group in groups:
             width = int(lengths[group].max())
-            states.append(self.lm_states(embeds[group, :width]))
+            states.append(self.lm_states(embeds[self.here(group), :width]))
             states[-1] = F.pad(states[-1], (0, 0, 0, embeds.shape[1] - width))
-        return torch.cat(states)[torch.cat(groups).argsort()]
+        return torch.cat(states)[self.here(torch.cat(groups).argsort())]
+
+    def here(self, values: Tensor) -> Tensor:
+        """Values of the host on the joints' device, which is not waited for."""
+        return values.to(self.logit_scale.device, non_blocking=True)
+
+    def states_at(self, states: Tensor, where: Tensor) -> Tensor:
+        """The states (n, D) of those positions (B, T, D) where the mask (B, T) is true."""
+        row, position = where.nonzero(as_tuple=True)  # (n,), known on the host
+        return states[self.here(row), self.here(position)]
 
     def lm_step(self, inputs_embeds: Tensor, attention_mask, cache, use_cache: bool = True):
         """The LM's base model on (B, T, D); the mask covers cached positions, too (B, T')."""
@@ -146,7 +162,8 @@ class Gill(Vocabulary):
         """Next-token loss from states (B, T, D); logits are computed at labels (B, T) only."""
         targets = labels[:, 1:]  # (B, T-1)
         labelled = targets != tokens.IGNORE
-        return losses.caption_loss(self.logits(states[:, :-1][labelled]), targets[labelled])
+        logits = self.logits(self.states_at(states[:, :-1], labelled))
+        return losses.caption_loss(logits, self.here(targets[labelled]))
 
     # Training passes ------------------------------------------------------------------
 
@@ -155,7 +172,7 @@ class Gill(Vocabulary):
         visual = self.visual_tokens(images)  # (B, K, D)
         seen = rows.input_ids == tokens.VISUAL  # (B, K+T), or fewer and longer rows
         text = self.embed(rows.input_ids.masked_fill(seen, 0))
-        embeds = text.masked_scatter(seen[..., None], visual.to(text.dtype))
+        embeds = text.masked_scatter(self.here(seen)[..., None], visual.to(text.dtype))
         return self.lm_loss(self.row_states(embeds, rows.lengths), rows.labels)
 
     def img_pass(self, rows: tokens.Rows) -> ImgPass:
@@ -164,7 +181,8 @@ class Gill(Vocabulary):
         Retrieval and generation share it; the official code runs it once for each.
         """
         states = self.row_states(self.embed(rows.input_ids), rows.lengths)
-        img = states[tokens.img_positions(rows, self.config.img_token_ids)]  # (B * R, D)
+        where = tokens.img_positions(rows, self.config.img_token_ids)  # (B, T)
+        img = self.states_at(states, where)  # (B * R, D)
         hidden = img.unflatten(0, (-1, self.config.num_img_tokens))  # (B, R, D)
         return ImgPass(hidden.to(self.logit_scale.dtype), self.lm_loss(states, rows.labels))
 
@@ -226,6 +244,13 @@ def build_gill(profile, backbones, mapper: str = "gill", seed: int = 0) -> Gill:
         torch.manual_seed(seed)
         gill = Gill(backbones.lm, backbones.vision, config)
     return gill.to(next(backbones.lm.parameters()).device)
+
+
+def count_groups(lengths: Tensor, device: torch.device) -> int:
+    """In how many groups the LM reads training rows of these lengths (B,)."""
+    if device.type == "cpu":
+        return max(1, len(lengths) // ROWS_TOGETHER)
+    return max(1, int(lengths.sum()) // TOKENS_TOGETHER)
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ class Vocabulary(nn.Module):
     def embed(self, input_ids: Tensor) -> Tensor:
         """Input embeddings (..., T, D); ids of [IMG] tokens take the learned rows."""
         table = self.lm.get_input_embeddings()
-        input_ids = input_ids.to(table.weight.device)
+        input_ids = input_ids.to(table.weight.device, non_blocking=True)
         own = input_ids < self.own_rows  # (..., T)
         text = table(torch.where(own, input_ids, 0))  # (..., T, D)
         extra = torch.cat([self.filler_rows, self.img_embeddings.to(text.dtype)])

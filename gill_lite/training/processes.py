@@ -3,6 +3,8 @@
 Each function is also right on a single process, where it changes nothing.
 """
 
+from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -51,6 +53,26 @@ def split_batch(profile, process: int = 0, processes: int = 1, micro_batches: in
     return Part(size, processes, slice(edges[0], edges[-1]), slices)
 
 
+@cache
+def _stream(device: torch.device):
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def beside(device: torch.device):
+    """What a GPU is given inside, it does beside the work it has; what follows waits for it.
+
+    On a CPU nothing changes. There is one such stream, so that its memory is its own: what is
+    made inside may be let go once the host has waited for those who read it.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.stream(_stream(device)):
+        yield
+    torch.cuda.current_stream(device).wait_stream(_stream(device))
+
+
 def several() -> bool:
     """Whether this process belongs to a group."""
     return dist.is_available() and dist.is_initialized()
@@ -61,6 +83,11 @@ def add_up(values: Tensor) -> Tensor:
     if several():
         dist.all_reduce(values)
     return values
+
+
+def add_up_counts(counts: Tensor, device) -> list[int]:
+    """Counts that lie on the host, summed over all processes; one alone waits for no GPU."""
+    return (add_up(counts.to(device)) if several() else counts).tolist()
 
 
 def agree(value: int, device) -> bool:

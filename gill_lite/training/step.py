@@ -47,6 +47,7 @@ class Stepper:
             raise GillError(f"mixed_precision must be no or bf16, not {mixed_precision}")
         self.profile, self.gill, self.part = profile, gill, part
         self.mixed_precision = mixed_precision
+        self.under_way: tuple[Losses, Tensor, float] | None = None  # what `start` computes
         self.parameters = list(gill.trainable_parameters().values())
         self.check_precision()
         self.optimizer = torch.optim.AdamW(
@@ -61,6 +62,11 @@ class Stepper:
 
         Where the loss or its gradient is not finite the weights stay as they are.
         """
+        self.start(step, batches)
+        return self.finish()
+
+    def start(self, step: int, batches: list[Batch]) -> None:
+        """The step up to its gradient. A GPU is still at it when this returns."""
         rate = learning_rate(self.profile, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -69,8 +75,14 @@ class Stepper:
         whole = self.backward(batches)
         processes.sum_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.profile.grad_clip)
-        row = {name: value.item() for name, value in whole._asdict().items()}
-        row = {"loss": row.pop("total"), **row, "gradient_norm": norm.item()}
+        self.under_way = whole, norm, rate
+
+    def finish(self) -> dict[str, float]:
+        """Wait for what `start` began and move the joints; returns the step's numbers."""
+        whole, norm, rate = self.under_way
+        *parts, norm = torch.stack([*whole, norm]).tolist()  # the one wait of a step
+        row = dict(zip(whole._fields, parts))
+        row = {"loss": row.pop("total"), **row, "gradient_norm": norm}
         if np.isfinite(row["gradient_norm"]) and np.isfinite(row["loss"]):
             self.optimizer.step()
             self.gill.rescale_img_embeddings()
@@ -80,11 +92,10 @@ class Stepper:
     def backward(self, batches: list[Batch]) -> Losses:
         """Add the gradient of this process's share; returns the losses of the whole batch."""
         weight, counts = self.profile.lm_loss_weight, [label_counts(batch) for batch in batches]
-        everywhere = processes.add_up(sum(counts)).tolist()
+        everywhere = processes.add_up_counts(sum(counts), self.gill.logit_scale.device)
         in_advance, contrasts = None, [self.contrast]
         if len(batches) > 1:
-            with self.autocast():  # CLIP sees each picture once
-                batches = [b._replace(images=self.gill.pooled(b.images)) for b in batches]
+            batches = [self.seen(batch) for batch in batches]
             in_advance, contrasts = self.contrast_in_advance(batches)
         sums = torch.zeros(4, device=self.gill.logit_scale.device)
         for batch, count, contrast in zip(batches, counts, contrasts, strict=True):
@@ -100,6 +111,11 @@ class Stepper:
             sums[2] = in_advance
         captioning, img_lm, retrieval, generation = processes.add_up(sums)
         return Losses.of(captioning, img_lm, retrieval, generation, weight)
+
+    def seen(self, batch: Batch) -> Batch:
+        """The batch with CLIP's output in place of its pictures: it sees each of them once."""
+        with self.autocast():
+            return batch._replace(images=self.gill.pooled(batch.images))
 
     def contrast(self, text: Tensor, image: Tensor, logit_scale: Tensor) -> Tensor:
         """This process's share of the InfoNCE of all pairs; `text`, `image` are its rows."""
@@ -143,7 +159,7 @@ class Stepper:
 
 
 def label_counts(batch: Batch) -> Tensor:
-    """How much a micro-batch counts in each mean: a tensor of three numbers.
+    """How much a micro-batch counts in each mean: a tensor of three numbers, on the host.
 
     Labelled positions of the captioning pass, those of the [IMG] pass, and pairs.
     """

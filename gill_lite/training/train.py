@@ -8,6 +8,7 @@ batch; see step.py. Paper: Sec. 3 and appendix; schedule: official code.
 """
 
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -41,14 +42,33 @@ def prompt_targets(pipeline, captions: list[str]) -> Tensor:
 def make_batch(
     gill: Gill, backbones, examples: Examples, max_tokens: int, joined=(False, False)
 ) -> Batch:
-    """Examples as the model's batch, on its device; `joined` as `joins` gives it."""
-    config, device = gill.config, gill.logit_scale.device
+    """Examples as the model's batch; `joined` as `joins` gives it.
+
+    Images and targets lie on the model's device, the rows on the host; see gill.py.
+    """
+    config = gill.config
     captions = tokens.encode_captions(
         backbones.tokenizer, examples.captions, config.img_token_ids, max_tokens
     )
-    captions = tokens.Captions(*(value.to(device) for value in captions))
-    targets = prompt_targets(backbones.pipeline, examples.captions).to(device)  # (B, L, E)
-    return Batch.of(config, examples.images.to(device), captions, targets, *joined)
+    targets = prompt_targets(backbones.pipeline, examples.captions)  # (B, L, E)
+    return Batch.of(config, gill.here(examples.images), captions, gill.here(targets), *joined)
+
+
+def coming(stepper: Stepper, backbones, loader, seed: int, start: int) -> Iterator[list[Batch]]:
+    """The micro-batches of each step from `start` on, for the examples of `loader`.
+
+    The frozen encoders see them here, on a GPU beside the step that is under way.
+    """
+    gill, profile = stepper.gill, stepper.profile
+    for step, examples in enumerate(loader, start):
+        joined = joins(seed, step, profile.join_probability)
+        with processes.beside(gill.logit_scale.device):
+            batches = [
+                make_batch(gill, backbones, examples.rows(own), profile.max_caption_tokens, joined)
+                for own in stepper.part.micro_batches
+            ]
+            batches = [stepper.seen(batch) for batch in batches]
+        yield batches
 
 
 def train(
@@ -110,14 +130,12 @@ def train(
         validation = validation if group.is_main_process else None
         if validation:
             validation.begin(gill, state.directory, start)
-        bar = records.bar(loading.batches(order, num_workers), f"train {mapper} {seed}")
-        for step, examples in enumerate(bar, start):
-            joined = joins(seed, step, profile.join_probability)
-            batches = [
-                make_batch(gill, backbones, examples.rows(own), profile.max_caption_tokens, joined)
-                for own in part.micro_batches
-            ]
-            row = stepper(step, batches)
+        made = coming(stepper, backbones, loading.batches(order, num_workers), seed, start)
+        batches = next(made, None)
+        for step in records.bar(range(start, steps), f"train {mapper} {seed}"):
+            stepper.start(step, batches)
+            batches = next(made, None)  # while a GPU is busy with this step
+            row = stepper.finish()
             if not all(np.isfinite(value) for value in row.values()):
                 raise GillError(_not_finite(step, order.batch(step), row))
             records.after(step, row)
@@ -141,10 +159,10 @@ class Records:
             events = folder / TENSORBOARD if tensorboard else None
             self.log = Log(folder / LOG, start, events)
 
-    def bar(self, batches, title: str):
-        """The batches behind a progress bar."""
+    def bar(self, numbers, title: str):
+        """The steps' numbers behind a progress bar."""
         kind = {"initial": self.start, "total": self.steps, "unit": "step"}
-        self.progress = tqdm(batches, desc=title, disable=not self.main, **kind)
+        self.progress = tqdm(numbers, desc=title, disable=not self.main, **kind)
         return self.progress
 
     def after(self, step: int, row: dict[str, float]) -> None:

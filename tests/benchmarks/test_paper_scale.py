@@ -22,6 +22,7 @@ from gill_lite.answering.respond import Responder
 from gill_lite.errors import GillError
 from gill_lite.model import memory, tokens
 from gill_lite.model.gill import build_gill
+from gill_lite.training import train
 from tests.helpers import tiny_backbones
 from tests.helpers.places import ROOT
 
@@ -88,11 +89,13 @@ def test_the_gpu_is_waited_for_on_both_sides_of_a_run(monkeypatch):
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_training_steps_really_happen(backbones, gill, spy, micro_batches):
     before = {name: value.clone() for name, value in gill.state_dict().items()}
-    steps, batches = spy(speed.Stepper, "__call__"), spy(speed, "make_batch")
+    started, steps = spy(speed.Stepper, "start"), spy(speed.Stepper, "finish")
+    batches = spy(train, "make_batch")
     timing = speed.train_timing(PROFILE, gill, backbones, 2, micro_batches)
     assert len(timing.seconds) == 2 and min(timing.seconds) > 0
-    assert len(steps) == WARMUP + 2 and len(batches) == micro_batches * len(steps)
-    numbers = [arguments[1] for arguments, _ in steps]
+    assert len(steps) == WARMUP + 2
+    assert len(batches) == micro_batches * (len(steps) + 1)  # one is made ahead
+    numbers = [arguments[1] for arguments, _ in started]
     assert numbers == [PROFILE.warmup_steps + i for i in range(len(steps))]
     assert all(row["learning_rate"] == PROFILE.learning_rate for _, row in steps)
     assert len({row["loss"] for _, row in steps}) == len(steps)
@@ -103,7 +106,7 @@ def test_training_steps_really_happen(backbones, gill, spy, micro_batches):
 
 
 def test_a_training_batch_is_full_and_its_targets_are_made_of_its_captions(backbones, gill, spy):
-    batches = spy(speed, "make_batch")
+    batches = spy(train, "make_batch")
     speed.train_timing(PROFILE, gill, backbones, 1)
     (_, first), (_, second), *_ = batches
     assert first.images.shape == (4, 3, 16, 16)
