@@ -19,19 +19,6 @@ from gill_lite.world.pictures import held_out
 from gill_lite.world.scene import ATTRIBUTES, Scene, other_value, rng_for
 
 SPLITS = ("seen", "novel")
-MEASURES = {
-    "right": "attributes right ↑",  # of those that captions name
-    "named": "attributes named ↑",  # of six
-    "yes_no": "yes or no ↑",
-    "which": "which color ↑",
-    "where": "where ↑",
-    "change": "change told ↑",  # a later sentence wins over the picture
-    "kept": "others kept ↑",  # and the rest stays as the picture has it
-    "second": "second picture ↑",  # of two, where they differ
-    "shots_0": "color alone, 0 examples ↑",
-    "shots_2": "color alone, 2 examples ↑",
-    "recall_at_1": "R@1 ↑",  # of a caption, among the split's pictures
-}
 STORIES, TIMED = 100, 10
 
 
@@ -125,7 +112,7 @@ def marks(example: Example, said: dict[str, str]) -> dict[str, float | None]:
 
 
 def score(member, chosen: Sequence[Example], pool: Sequence[Example]) -> list[dict]:
-    """A row of MEASURES for each of the chosen examples; None where there is nothing to judge.
+    """A row of measures (`numbers.SEEING`, R@1) for each of the chosen examples; None where there is nothing to judge.
 
     pool: all of the split, among whose pictures captions are found by systems that compare.
     """

@@ -5,10 +5,12 @@ is scored on it: `score(member, examples, all examples of the split) -> rows`.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gill_lite import provenance
+from gill_lite.evaluation import evaluate
 from gill_lite.evaluation.run import RunResult, WorkItem, run_resumable, work_items
 from gill_lite.family import SYSTEMS, System
 from gill_lite.family.system import CONFIG, WEIGHTS, Member, folder_of, load, numbers_learned
@@ -100,3 +102,18 @@ def compute(
     return config, run_resumable(
         items, scored, folder, config, progress=progress, description=table.name
     )
+
+
+def results(
+    table, family: Family, config: dict, run: RunResult, started: float,
+    facts: Callable[[Member], dict] = lambda member: {},
+) -> dict:  # fmt: skip
+    """What results/<name>.json holds: as every table's, and what each system cost.
+
+    facts: what else is measured once of a system, beside the examples.
+    """
+    labels = {name: SYSTEMS[name].title for name, _ in family.cells}
+    result = evaluate.results(replace(table, labels=labels), config, run, started)
+    costs = {f"{name}-{seed}": family.cost((name, seed)) | facts(family[name, seed])
+             for name, seed in family.cells}  # fmt: skip
+    return {**result, "systems": costs}
