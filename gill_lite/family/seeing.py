@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gill_lite.model.tokens import encode_text
+from gill_lite.family.seer import Said
 from gill_lite.world.corpus import PROBE_LEAD
 from gill_lite.world.language import caption, change, story
 from gill_lite.world.pictures import held_out
@@ -112,7 +112,7 @@ def marks(example: Example, said: dict[str, str]) -> dict[str, float | None]:
 
 
 def score(member, chosen: Sequence[Example], pool: Sequence[Example]) -> list[dict]:
-    """A row of measures (`numbers.SEEING`, R@1) for each of the chosen examples; None where there is nothing to judge.
+    """A row of measures (`numbers.SEEING`, R@1) an example; None where there is nothing to judge.
 
     pool: all of the split, among whose pictures captions are found by systems that compare.
     """
@@ -132,15 +132,10 @@ def score(member, chosen: Sequence[Example], pool: Sequence[Example]) -> list[di
 
 
 @torch.no_grad()
-def story_loss(lm, tokenizer, count: int = STORIES) -> float:
+def story_loss(member, count: int = STORIES) -> float:
     """Cross-entropy a word of held-out stories, without pictures: is the LM still itself?"""
-    losses, words = 0.0, 0
-    for i in range(count):
-        text = " ".join(story(rng_for("family story", i)).captions)
-        ids = torch.tensor([encode_text(tokenizer, text)])
-        losses += float(lm(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
-        words += ids.shape[1] - 1
-    return losses / words
+    texts = [" ".join(story(rng_for("family story", i)).captions) for i in range(count)]
+    return float(member.said_loss([[Said(text)] for text in texts]))
 
 
 def milliseconds(member, chosen: Sequence[Example]) -> float:

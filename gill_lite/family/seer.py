@@ -5,10 +5,10 @@ Axes: B pictures, K visual tokens, T positions, D LM width, Dv CLIP's width, S p
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from gill_lite.answering.decode import pad_left
 from gill_lite.family.system import Member
@@ -21,8 +21,19 @@ JOIN = MINI.join_probability  # of a step's pairs to be read two by two, as in G
 MAX_NEW_TOKENS = 24
 
 
+NOTHING = -1  # the number of the latest picture where none was shown yet
+
+
 class Said(str):
     """A text that a system is to say: the loss counts it."""
+
+
+class Rows(NamedTuple):
+    """Prompts as the language model reads them, padded on the left."""
+
+    inputs_embeds: Tensor  # (rows, T, D)
+    attention_mask: Tensor  # (rows, T)
+    labels: Tensor  # (rows, T), IGNORE where nothing is to be said
 
 
 class Seer(Member):
@@ -35,6 +46,7 @@ class Seer(Member):
         super().__init__()
         self.lm, self.vision = backbones.lm, backbones.vision.vision_model
         self.tokenizer = backbones.tokenizer
+        self.shown: Tensor | None = None  # (rows, T) number of the latest picture in what was read
         self.width = self.lm.get_input_embeddings().embedding_dim  # D
         self.vision_width = self.vision.config.hidden_size  # Dv
 
@@ -70,33 +82,39 @@ class Seer(Member):
         if bos:
             yield bos_ids(self.tokenizer), [IGNORE]
 
-    def read(self, prompts: Sequence) -> tuple[list[Tensor], list[Tensor]]:
-        """Each prompt as embeddings (T, D) and labels (T,)."""
+    def read(self, prompts: Sequence) -> Rows:
+        """The prompts as a batch, padded on the left."""
         pictures = [item for prompt in prompts for item in prompt if isinstance(item, Tensor)]
-        visual = iter(self.visual_tokens(torch.stack(pictures)) if pictures else ())
+        visual = enumerate(self.visual_tokens(torch.stack(pictures)) if pictures else ())
         rows = [self._in_sequence(prompt, visual) for prompt in prompts]
-        embeds, labels = zip(*rows)
-        return list(embeds), list(labels)
+        embeds, mask = pad_left([row[0] for row in rows])
+        self.shown = torch.full_like(mask, NOTHING)
+        labels = torch.full_like(mask, IGNORE)
+        for i, (_, label, shown) in enumerate(rows):
+            labels[i, -len(label) :] = torch.tensor(label)
+            self.shown[i, -len(shown) :] = torch.tensor(shown)
+        return Rows(embeds, mask, labels)
 
-    def _in_sequence(self, prompt, visual) -> tuple[Tensor, Tensor]:
-        table, embeds, labels = self.lm.get_input_embeddings(), [], []
+    def _in_sequence(self, prompt, visual) -> tuple[Tensor, list[int], list[int]]:
+        """Embeddings (T, D), labels and the number of the latest picture at each position."""
+        table = self.lm.get_input_embeddings()
+        embeds, labels, shown, latest = [], [], [], NOTHING
         for piece in self.pieces(prompt):
             if isinstance(piece, Tensor):
-                embeds.append(next(visual))  # (K, D)
-                labels += [IGNORE] * len(embeds[-1])
+                latest, tokens = next(visual)  # (K, D)
+                embeds.append(tokens)
+                labels += [IGNORE] * len(tokens)
             else:
                 embeds.append(table(torch.tensor(piece[0], device=self.device)))
                 labels += piece[1]
-        return torch.cat(embeds), torch.tensor(labels, device=self.device)
+            shown += [latest] * (len(labels) - len(shown))
+        return torch.cat(embeds), labels, shown
 
     # Learning -------------------------------------------------------------------------
 
     def said_loss(self, rows: Sequence) -> Tensor:
         """Cross-entropy of the next word over all that is `Said` in the rows."""
-        embeds, labels = self.read(rows)
-        mask = pad_sequence([torch.ones_like(row) for row in labels], batch_first=True)
-        labels = pad_sequence(labels, batch_first=True, padding_value=IGNORE)  # (rows, T)
-        embeds = pad_sequence(embeds, batch_first=True)  # (rows, T, D)
+        embeds, mask, labels = self.read(rows)
         return self.lm(inputs_embeds=embeds, attention_mask=mask, labels=labels).loss
 
     def captioned(self, step: int, generator: torch.Generator) -> list[list]:
@@ -117,7 +135,7 @@ class Seer(Member):
     @torch.no_grad()
     def respond(self, prompts: Sequence) -> list[str]:
         """What is said behind each prompt, up to the end of the sentence."""
-        embeds, mask = pad_left(self.read(prompts)[0])
+        embeds, mask, _ = self.read(prompts)
         ends = [self.tokenizer.convert_tokens_to_ids(word) for word in MINI.answer_ends]
         ids = self.lm.generate(
             inputs_embeds=embeds, attention_mask=mask, max_new_tokens=MAX_NEW_TOKENS,
