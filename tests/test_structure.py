@@ -23,6 +23,7 @@ ROOMS = [
     {"training"},
     {"report"},
     {"evaluation"},
+    {"family"},  # the systems around GILL
     {"experiments", "course", "fetching", "demo"},
     {"cli", "__main__", ""},
 ]

@@ -12,6 +12,7 @@ from gill_lite.cli import (
     demo,
     doctor,
     evaluate,
+    family,
     fetch,
     index,
     logbook,
@@ -69,8 +70,9 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         reproduce.add_reproduce, train.add_train, evaluate.add_evaluate, chat.add_chat,
-        demo.add_demo, world.add_pretrain, world.add_export, doctor.add_doctor, fetch.add_fetch,
-        convert.add_convert, index.add_index, logbook.add_logbook,
+        demo.add_demo, world.add_pretrain, family.add_family, world.add_export,
+        doctor.add_doctor, fetch.add_fetch, convert.add_convert, index.add_index,
+        logbook.add_logbook,
     ):  # fmt: skip
         add(subparsers)
     return parser

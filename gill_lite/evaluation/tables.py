@@ -47,6 +47,7 @@ class Table:
     labels: dict[str, str] = field(default_factory=lambda: METHODS)  # method -> heading
     text_contexts: tuple[Context, ...] = ()  # of the baselines; else those without images
     beside: tuple[str, ...] = ()  # tables that its notebook computes, too
+    group: str = ""  # tables that one name makes together
     protocols: bool = False  # whether the notebook has the official protocol as well
 
     def __post_init__(self):
@@ -213,13 +214,19 @@ def get_table(typed: str) -> Table:
 
 
 def choose(names: Sequence[str]) -> list[Table]:
-    """The tables one may reproduce of these names, in their order here; "all" names every one.
+    """The tables one may reproduce of these names, in their order here; "all" names every one,
+    and a group all of its tables.
 
     Raises GillError for an unknown one.
     """
     known = {table.typed: table for table in TABLES.values() if table.notebook}
+    groups = dict.fromkeys(table.group for table in known.values() if table.group)
     for name in names:
-        if name not in (*known, "all"):
-            there = ", ".join((*known, "all"))
+        if name not in (*known, *groups, "all"):
+            there = ", ".join((*known, *groups, "all"))
             raise GillError(f"there is no table '{name}' to reproduce; known: {there}.")
-    return [table for table in known.values() if table.typed in names or "all" in names]
+    return [
+        table
+        for table in known.values()
+        if "all" in names or table.typed in names or table.group in names
+    ]

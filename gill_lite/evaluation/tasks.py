@@ -138,12 +138,13 @@ CAPTIONS = Task(
     read_captions,
     lambda pair: (pair.image, pair.image_path),
 )  # fmt: skip
+SPLITS = {split: Context(split, 1, 0, f"{split} scenes") for split in ("seen", "novel")}
 PROMPTS = Task(  # answered with two pictures, between which to decide
-    "decide", "prompts",
-    {split: Context(split, 1, 0, f"{split} scenes") for split in ("seen", "novel")},
+    "decide", "prompts", SPLITS,
     lambda question, context, image_size=None: [question.text],
     lambda question, context: question.text,
 )  # fmt: skip
+SCENES = Task("scenes", "scenes", SPLITS, _made_not_read, _made_not_read)  # the family's
 
 
 # ---- datasets: the examples of a task ----------------------------------------------------

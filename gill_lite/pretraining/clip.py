@@ -95,7 +95,7 @@ def text_embeds(model, tokenizer, texts: list[str]) -> torch.Tensor:
     """Normalised caption embeddings (B, 128), encoded in chunks of like length."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     out = []
-    for chunk in np.array_split(order, TEXT_CHUNKS):
+    for chunk in np.array_split(order, min(TEXT_CHUNKS, len(order))):
         batch = tokenizer(
             [texts[i] for i in chunk],
             return_tensors="pt",

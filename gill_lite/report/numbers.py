@@ -21,6 +21,18 @@ METRICS = {
 MINI_METRICS = {**METRICS, "lpips": "LPIPS (mini trunk) ↓"}
 RECALLS = {f"recall_at_{k}": f"R@{k} ↑" for k in (1, 5, 10)}  # of retrieval
 FRECHET = {"fid": "Fréchet distance ↓"}  # of a set of pictures, never of one
+SEEING = {  # of systems that are shown a picture
+    "right": "attributes right ↑",  # of those that captions name
+    "named": "attributes named ↑",  # of six
+    "yes_no": "yes or no ↑",
+    "which": "which color ↑",
+    "where": "where ↑",
+    "change": "change told ↑",  # a later sentence wins over the picture
+    "kept": "others kept ↑",  # and the rest stays as the picture has it
+    "second": "second picture ↑",  # of two, where they differ
+    "shots_0": "color alone, 0 examples ↑",
+    "shots_2": "color alone, 2 examples ↑",
+}
 NONE = "–"
 
 

@@ -167,7 +167,8 @@ def _subject(stated: dict, rng, telling: Telling) -> str:
     return f"{phrase} {PLACE[kept['place']]}" if "place" in kept and rng.random() < 0.3 else phrase
 
 
-def _change(name: str, value: str, it: str, rng) -> str:
+def change(name: str, value: str, it: str, rng) -> str:
+    """A later sentence after which an attribute has another value."""
     forms = {
         "shape": ("{it} changed into a {v} .", "{it} became a {v} ."),
         "color": ("{it} turned {v} .", "someone painted {it} {v} .", "{it} became {v} ."),
@@ -189,7 +190,7 @@ def _next_panel(scene, stated, rng, split, telling):
         value = other_value(rng, name, getattr(scene, name))
         changed = scene.change(**{name: value})
         if split == "any" or not is_novel(changed):
-            return _change(name, value, it, rng), changed, {**stated, name: value}
+            return change(name, value, it, rng), changed, {**stated, name: value}
     if kind < telling.change + telling.add and hidden:
         name = pick(rng, hidden)
         value = getattr(scene, name)

@@ -1,0 +1,34 @@
+"""`gill-lite family`: train one system of the family."""
+
+from pathlib import Path
+
+from gill_lite.cli.options import add_output, add_seed, command
+from gill_lite.family import SYSTEMS
+
+
+def add_family(subparsers) -> None:
+    """The subcommand and its options."""
+    text = (
+        "Train one system of GILL's family in the mini world. All have the same budget; a run "
+        "that was stopped goes on."
+    )
+    parser = command(subparsers, "family", run, text)
+    names = [system.name for system in SYSTEMS.values() if system.trained_here]
+    parser.add_argument("system", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
+    add_seed(parser)
+    add_output(parser, "where the weights go", "runs/family")
+    parser.add_argument(
+        "--work-dir", type=Path, metavar="DIR", default=Path("runs/family/work"),
+        help="checkpoints of unfinished stages, and the training pictures",
+    )  # fmt: skip
+    text, devices = "auto is a GPU where there is one", ("auto", "cpu", "cuda")
+    parser.add_argument("--device", choices=devices, default="auto", help=text)
+
+
+def run(arguments) -> None:
+    """Train the system and say where it is."""
+    from gill_lite.family.system import train
+
+    names = ("seed", "output_dir", "work_dir", "device")
+    options = {name: getattr(arguments, name) for name in names}
+    print(f"wrote {train(arguments.system, command=arguments.typed, **options)}")

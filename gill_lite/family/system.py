@@ -1,0 +1,187 @@
+"""What all systems of the family share: the budget, stages of learning, how weights are kept.
+
+The budget is the same for all: STEPS batches of BATCH pairs, over all stages of a system together,
+from the same training pictures and captions.
+"""
+
+import hashlib
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gill_lite.errors import GillError
+from gill_lite.family import SYSTEMS, get_system
+from gill_lite.files import only_one, read_json, sha256, shipped, write_bytes, write_json
+from gill_lite.model.backbones import Backbones, load_backbones
+from gill_lite.pretraining.loop import fit
+from gill_lite.pretraining.pretrain import chosen_device, made
+from gill_lite.profiles import MINI
+from gill_lite.world.pictures import signed_pixels, training_caption, training_images
+
+STEPS, BATCH = 2_000, 64
+WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
+
+
+class Stage(NamedTuple):
+    """One part of a system's training."""
+
+    name: str
+    learns: tuple[str, ...]  # how the names of the parameters begin that learn
+    share: float = 1.0  # of the budget's steps
+    lr: float = 1e-3
+
+    @property
+    def steps(self) -> int:
+        """How many steps it takes."""
+        return max(1, round(self.share * STEPS))
+
+
+class Pairs:
+    """The training pairs, by number."""
+
+    def __init__(self, work_dir):
+        self.pictures = training_images(work_dir)
+
+    def draw(self, generator: torch.Generator) -> list[int]:
+        """Numbers of BATCH random pictures."""
+        return torch.randint(len(self.pictures), (BATCH,), generator=generator).tolist()
+
+    def pixel_values(self, index: list[int]) -> Tensor:
+        """The pictures (B, 3, 64, 64), as CLIP's processor gives them."""
+        return signed_pixels(self.pictures[index])
+
+    def captions(self, index: list[int], step: int) -> list[str]:
+        """What is said of them in this step."""
+        return [training_caption(i, step) for i in index]
+
+
+class Member(nn.Module):
+    """A system: frozen backbones, and what learns in its stages. Subclasses give `loss`."""
+
+    stages: tuple[Stage, ...] = ()
+
+    def __init__(self):
+        super().__init__()
+        self.stage: Stage | None = None
+        self.pairs: Any = None
+
+    def begin(self, stage: Stage, work_dir: Path) -> None:
+        """Before a stage: what it learns from, and which parameters learn."""
+        self.stage, self.pairs = stage, self.pairs or Pairs(work_dir)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith(stage.learns))
+
+    def loss(self, step: int, generator: torch.Generator) -> Tensor:
+        """The loss of a step of `self.stage`; its randomness comes from `generator`."""
+        raise NotImplementedError
+
+    def own_state(self) -> dict[str, Tensor]:
+        """What any stage learns, by name: the weights to keep."""
+        learns = tuple(name for stage in self.stages for name in stage.learns)
+        return {n: p.detach() for n, p in self.named_parameters() if n.startswith(learns)}
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+
+def numbers_learned(member: Member) -> int:
+    """How many numbers a system learns."""
+    return sum(value.numel() for value in member.own_state().values())
+
+
+def folder_of(name: str, seed: int, root: Path | None = None) -> Path:
+    """Where a system's weights lie: in data/family, or another root."""
+    return Path(root or shipped("family")) / f"{name}-{seed}"
+
+
+def build(
+    name: str, seed: int = 0, root: Path | None = None, backbones: Backbones | None = None
+) -> Member:
+    """A system, untrained but for what it `needs`, whose weights lie in `root`, or ship."""
+    system = SYSTEMS[name]
+    backbones = backbones or load_backbones(MINI)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        member = import_module(system.path).build(backbones, seed, root, **system.options)
+    return member.eval().requires_grad_(False)
+
+
+def train(
+    name: str, seed: int = 0, output_dir="runs/family", work_dir="runs/family/work",
+    device: str = "auto", command: str = "gill-lite family",
+) -> Path:  # fmt: skip
+    """Train a system through its stages and keep it in `output_dir`; returns its folder.
+
+    A run that was stopped goes on where it last saved. Raises GillError for an unknown system,
+    one that learns nothing, and one whose `needs` are not trained yet.
+    """
+    get_system(name)
+    root, work_dir, device = Path(output_dir), Path(work_dir), chosen_device(device)
+    stem = f"{name}-{seed}-"
+    with only_one(work_dir / stem, beside=True):
+        member = build(name, seed, root).to(device)
+        for stage in member.stages:
+            member.begin(stage, work_dir)
+            fit(stem + stage.name, member, member.loss, work_dir, steps=stage.steps, lr=stage.lr,
+                warmup=max(1, stage.steps // 20), seed=seed, device=device)  # fmt: skip
+            member.to(device)
+        about = made(command, work_dir, stem) | {"seed": seed, "device": device}
+        about["pairs"] = BATCH * sum(stage.steps for stage in member.stages)
+        about["steps"] = {stage.name: stage.steps for stage in member.stages}
+        return keep(member.to("cpu"), name, root, about)
+
+
+def keep(member: Member, name: str, root: Path, about: dict) -> Path:
+    """Write a system's weights, halved, its configuration, and its entry in the manifest."""
+    from safetensors.torch import save
+
+    folder = folder_of(name, about["seed"], root)
+    tensors = {key: value.half().contiguous() for key, value in member.own_state().items()}
+    content, learned = save(tensors), numbers_learned(member)
+    digest = hashlib.sha256(content).hexdigest()
+    write_bytes(folder / WEIGHTS, content)
+    write_json(folder / CONFIG, {"system": name, "learned": learned, "sha256": digest, **about})
+    _enter(root, folder, {"learned": learned, **about})
+    return folder
+
+
+def _enter(root: Path, folder: Path, about: dict) -> None:
+    """A line of its own in the manifest of `root`; other systems' stay as they are."""
+    path = root / MANIFEST
+    with only_one(path, beside=True, wait=True):
+        manifest: dict = {"made_by": "gill-lite family", "systems": {}, "files": {}}
+        manifest = read_json(path, "weights manifest") if path.exists() else manifest
+        manifest["systems"][folder.name] = about
+        for file in (folder / WEIGHTS, folder / CONFIG):
+            name = file.relative_to(root).as_posix()
+            manifest["files"][name] = {"sha256": sha256(file), "bytes": file.stat().st_size}
+        write_json(path, manifest)
+
+
+def load(
+    name: str, seed: int = 0, root: Path | None = None, backbones: Backbones | None = None
+) -> Member:
+    """A trained system. Raises GillError where its weights are missing or not its own."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as read
+
+    member = build(name, seed, root, backbones)
+    if not SYSTEMS[name].trained_here:
+        return member
+    path = folder_of(name, seed, root) / WEIGHTS
+    if not path.is_file():
+        raise GillError(f"{path} is missing; `gill-lite family {name} --seed {seed}` makes it")
+    try:
+        tensors = read(path.read_bytes())
+        if tensors.keys() != member.own_state().keys():
+            raise GillError("it holds other tensors")
+        member.load_state_dict({n: t.float() for n, t in tensors.items()}, strict=False)
+    except (SafetensorError, RuntimeError, GillError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(":")
+        raise GillError(f"{path} does not hold a {name} ({reason}); train it anew") from error
+    return member

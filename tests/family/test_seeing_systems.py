@@ -1,0 +1,207 @@
+"""Systems that see, on the mini world's backbones: they train, are kept, come back, and answer."""
+
+import pytest
+import torch
+
+from gill_lite.errors import GillError
+from gill_lite.family import SEE, SYSTEMS, seeing, system
+from gill_lite.family.instructions import KINDS, description
+from gill_lite.family.seer import Said
+from gill_lite.family.system import MANIFEST, build, load, train
+from gill_lite.files import read_json
+from gill_lite.model.backbones import check_files, load_backbones
+from gill_lite.model.tokens import IGNORE
+from gill_lite.pretraining import loop
+from gill_lite.profiles import MINI
+from gill_lite.world import pictures
+from gill_lite.world.scene import rng_for, sample_scene
+
+TRAINED = [s.name for s in SYSTEMS.values() if s.trained_here and s.task == SEE]
+ANSWERING = [name for name in TRAINED if not name.startswith("blip_") and name != "blip"]
+JOINTS = ("gill", "fromage")
+
+
+@pytest.fixture(scope="module")
+def backbones():
+    return load_backbones(MINI)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Sixteen pictures, four steps of four pairs, a checkpoint each."""
+    monkeypatch.setattr(pictures, "NUM_IMAGES", 16)
+    monkeypatch.setattr(system, "STEPS", 4)
+    monkeypatch.setattr(system, "BATCH", 4)
+    monkeypatch.setattr(loop, "SAVE_EVERY", -1.0)
+
+
+def trained(name: str, folder):
+    return train(name, 0, folder, folder / "work", device="cpu", command=f"gill-lite family {name}")
+
+
+@pytest.fixture
+def limber(tiny, tmp_path):
+    return trained("limber", tmp_path)
+
+
+def test_a_system_is_kept_with_how_it_was_made_and_comes_back(limber, backbones, tmp_path):
+    about = read_json(tmp_path / MANIFEST)["systems"]["limber-0"]
+    assert about["command"] == "gill-lite family limber" and about["seconds"] >= 0
+    assert about["steps"] == {"align": 4} and about["pairs"] == 16
+    assert len(about["git_commit"]) >= 7 and about["curve"]
+    width = backbones.lm.get_input_embeddings().embedding_dim
+    assert about["learned"] == (128 + 1) * MINI.num_visual_tokens * width
+    assert check_files(tmp_path)
+    again, fresh = (make("limber", 0, tmp_path, backbones) for make in (load, build))
+    kept, blank = again.own_state(), fresh.own_state()
+    assert kept.keys() == blank.keys() == {"visual.weight", "visual.bias"}
+    assert not torch.allclose(kept["visual.weight"], blank["visual.weight"])
+    assert not any(p.requires_grad for p in again.parameters())
+
+
+def test_a_killed_training_ends_with_the_same_bytes(tiny, limber, tmp_path, monkeypatch):
+    left, real = [2], loop.one_cycle
+
+    def rate(step, *schedule):
+        if step in left:
+            left.remove(step)
+            raise KeyboardInterrupt
+        return real(step, *schedule)
+
+    monkeypatch.setattr(loop, "one_cycle", rate)
+    with pytest.raises(KeyboardInterrupt):
+        trained("limber", tmp_path / "cut")
+    folder = trained("limber", tmp_path / "cut")
+    assert (folder / "model.safetensors").read_bytes() == (
+        limber / "model.safetensors"
+    ).read_bytes()
+
+
+def test_weights_that_are_missing_or_of_another_system_are_one_sentence(limber, tmp_path):
+    with pytest.raises(GillError, match="gill-lite family limber --seed 1` makes it"):
+        load("limber", 1, tmp_path)
+    (limber / "model.safetensors").write_bytes(b"none")
+    with pytest.raises(GillError, match="does not hold a limber"):
+        load("limber", 0, tmp_path)
+
+
+@pytest.mark.parametrize("name, said", [("frog", "there is no system 'frog'"),
+                                        ("clip", "learns nothing here"),
+                                        ("gill", "made by `gill-lite train`")])  # fmt: skip
+def test_what_cannot_be_trained_is_one_sentence(name, said, tmp_path):
+    with pytest.raises(GillError, match=said):
+        train(name, 0, tmp_path, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def everyone(tmp_path_factory, backbones):
+    """All systems, trained for four steps, in one folder; and the pool they are asked about."""
+    folder = tmp_path_factory.mktemp("family")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "NUM_IMAGES", 16)
+        patch.setattr(system, "STEPS", 4)
+        patch.setattr(system, "BATCH", 4)
+        for name in sorted(TRAINED, key=lambda name: len(SYSTEMS[name].needs)):
+            trained(name, folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_system_trains_learns_what_it_says_and_comes_back(everyone, backbones, name):
+    frozen = {n: p.clone() for n, p in backbones.lm.named_parameters()}
+    member, fresh = (make(name, 0, everyone, backbones) for make in (load, build))
+    kept, blank = member.own_state(), fresh.own_state()
+    assert kept.keys() == blank.keys()
+    moved = [n for n in kept if not torch.equal(kept[n], blank[n].half().float())]
+    assert len(moved) > 0.8 * len(kept), sorted(kept.keys() - set(moved))
+    assert all(torch.equal(p, frozen[n]) for n, p in backbones.lm.named_parameters())
+    learns = tuple(part for stage in member.stages for part in stage.learns)
+    assert all(n.startswith(learns) for n in kept)
+    steps = read_json(everyone / MANIFEST)["systems"][f"{name}-0"]["steps"]
+    assert sum(steps.values()) == 4, "one budget for all"
+
+
+@pytest.mark.parametrize("name", [*TRAINED, "clip", "gill", "fromage"])
+def test_every_system_is_scored_on_what_it_can_read(everyone, backbones, name):
+    pool, member = seeing.examples("seen", 6), load(name, 0, everyone, backbones)
+    rows = seeing.score(member, pool[:4], pool)
+    assert len(rows) == 4
+    for row in rows:
+        answers = {"yes_no", "which", "where", "change", "shots_2"} <= row.keys()
+        assert answers == (name not in ("clip", "blip", "blip_noisy"))
+        assert ("recall_at_1" in row) == (name in ("clip", "blip", "blip_noisy", "blip2", *JOINTS))
+        assert all(value is None or 0 <= value <= 1 for value in row.values())
+
+
+@pytest.mark.parametrize("name", ANSWERING)
+def test_an_answer_does_not_depend_on_what_is_asked_beside_it(everyone, backbones, name):
+    member = load(name, 0, everyone, backbones)
+    (one, two) = (list(seeing.prompts(e).values()) for e in seeing.examples("seen", 2))
+    together = member.respond([*one, *two])
+    assert together == [member.respond([prompt])[0] for prompt in (*one, *two)]
+
+
+def test_flamingo_begins_as_the_language_model_and_its_gates_open(everyone, backbones):
+    flamingo = build("flamingo", 0, everyone, backbones)
+    picture = seeing.examples("seen", 1)[0].picture
+    rows = flamingo.read([[picture, "we see"]])
+    words = backbones.tokenizer("we see", return_tensors="pt").input_ids
+    with torch.no_grad():
+        logits = flamingo.lm(inputs_embeds=rows.inputs_embeds).logits
+        assert torch.allclose(logits, backbones.lm(input_ids=words).logits, atol=1e-5)
+        flamingo.gated[0].gates.fill_(1.0)
+        opened = flamingo.lm(inputs_embeds=rows.inputs_embeds).logits
+        assert not torch.allclose(logits, opened, atol=1e-3)
+        blind = flamingo.read([["we see"]])
+        same = flamingo.lm(inputs_embeds=blind.inputs_embeds).logits
+    assert torch.allclose(logits, same, atol=1e-5), "no picture, no change"
+    assert load("flamingo", 0, everyone, backbones).gated[0].gates.abs().max() > 0
+
+
+def test_a_language_model_is_still_itself_unless_it_was_tuned(everyone, backbones):
+    lost = {name: seeing.story_loss(load(name, 0, everyone, backbones), 4) for name in ANSWERING}
+    for name, loss in lost.items():
+        assert (abs(loss - lost["limber"]) < 1e-5) == (name != "llava"), name
+
+
+def test_only_what_is_said_counts_and_a_row_begins_once(backbones):
+    member = build("limber", 0, None, backbones)
+    picture = seeing.examples("seen", 1)[0].picture
+    rows = member.read([[picture, "a ball", Said("in the snow"), picture, Said("a box")]])
+    said = [i for i in rows.labels[0].tolist() if i != IGNORE]
+    assert backbones.tokenizer.decode(said) == "in the snow a box</s>".replace("<", " <")
+    assert rows.inputs_embeds.shape[1] == 2 * MINI.num_visual_tokens + 1 + 2 + 3 + 2 + 1
+    assert member.shown[0, -4:].tolist() == [1] * 4 and member.shown[0, 0] == 0
+
+
+def test_instructions_are_true_of_their_scene_in_words_the_model_knows(backbones):
+    known = set(backbones.tokenizer.get_vocab())
+    for i in range(60):
+        scene, rng = sample_scene(rng_for("told", i)), rng_for("instructed", i)
+        for kind, make in KINDS.items():
+            items = make(scene, rng)
+            assert [isinstance(item, Said) for item in items] == [False, True] * (len(items) // 2)
+            words = " ".join(items).lower().replace(":", " : ").split()
+            assert set(words) <= known, sorted(set(words) - known)
+            if kind != "conversation":
+                told = seeing.named(items[-1])
+                assert all(getattr(scene, name) == value for name, value in told.items())
+        assert len(seeing.named(description(scene, rng)[-1])) == 6
+
+
+def test_marks_of_a_perfect_and_of_a_silent_speaker():
+    example = seeing.examples("seen", 3)[2]
+    scene, (name, value) = example.scene, example.changed
+    tell = " ".join
+    best = {
+        "caption": tell(scene.as_dict().values()), "second": tell(scene.as_dict().values()),
+        "yes_no": "yes ." if example.guess == scene.color else "no .",
+        "which": scene.color, "where": scene.position, "shots": f"{scene.color} .",
+        "later": tell(scene.change(**{name: value}).as_dict().values()),
+    }  # fmt: skip
+    perfect = seeing.marks(example, best)
+    assert perfect.pop("shots_0") == 0.0, "a caption begins with the shape here"
+    assert set(perfect.values()) == {1.0}
+    silent = seeing.marks(example, dict.fromkeys(best, ""))
+    assert {n for n, v in silent.items() if v is None} == {"right", "kept", "second"}
+    assert not any(silent.values())
