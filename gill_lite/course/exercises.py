@@ -17,7 +17,7 @@ from pathlib import Path
 from gill_lite.errors import GillError
 from gill_lite.files import read_text
 
-CHAPTERS = tuple(f"0{number}_" for number in range(1, 9))  # notebooks that teach
+CHAPTERS = tuple(f"0{number}_" for number in range(1, 10))  # notebooks that teach
 HEADING = re.compile(r"^### Exercise (\d+): (.+)$", re.M)
 FACT = re.compile(r"\*\*(Purpose|Difficulty|Minutes|Points):\*\* (.+?)(?= · \*\*|$)", re.M)
 QUESTIONS = "## Quick questions"
