@@ -5,12 +5,14 @@
 #   make reproduce OUT=runs/mine         another run folder; the same one again continues it
 #   make reproduce ARGS="--seeds 0"      options of what is run; every target but help, install and clean passes ARGS on
 #   make install CPU=1                   PyTorch's small CPU build, for every later command, too
+#   make lab FOLDER=~/gill               your copy of the course there instead of in runs/student
 
 PYTHON ?= python3
 VENV := .venv
 OUT ?=
 ARGS ?=
 TABLES ?=
+FOLDER ?=
 CPU ?=
 # An environment refuses what pip is set to install for the user.
 export PIP_USER := 0
@@ -36,8 +38,9 @@ test: $(STAMP) ## install if needed, then the unit tests and every notebook agai
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov tests $(ARGS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-current-env --nbval-kernel-startup-timeout 300 notebooks $(ARGS)
 
-lab: $(STAMP) ## open the course in JupyterLab
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+lab: $(STAMP) ## open your own copy of the course (as `make student` makes it) in JupyterLab
+	$(BIN)/python -m gill_lite.course.hand_out student $(FOLDER)
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(or $(FOLDER),runs/student)" --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 demo: $(STAMP) ## talk to the model in the browser (`gill-lite chat` in the terminal)
 	$(BIN)/gill-lite demo $(ARGS)
@@ -48,11 +51,11 @@ pretrain: $(STAMP) ## train the mini world's backbones from scratch into runs/pr
 notebooks: $(STAMP) ## execute every notebook anew and clean its metadata, for committing; ARGS="03 05" some
 	$(BIN)/python -m gill_lite.course.notebooks $(ARGS)
 
-student: $(STAMP) ## the course to hand out, without solutions and outputs, in runs/student
-	$(BIN)/python -m gill_lite.course.hand_out student $(ARGS)
+student: $(STAMP) ## a copy of the course to work in, without outputs, in runs/student or FOLDER; work in it stays
+	$(BIN)/python -m gill_lite.course.hand_out student $(FOLDER) $(ARGS)
 
-teacher: $(STAMP) ## the course with solutions and a marking sheet, in runs/teacher
-	$(BIN)/python -m gill_lite.course.hand_out teacher $(ARGS)
+teacher: $(STAMP) ## the course with solutions and a marking sheet, in runs/teacher or FOLDER
+	$(BIN)/python -m gill_lite.course.hand_out teacher $(FOLDER) $(ARGS)
 
 bench: $(STAMP) ## measure speed and memory beside the plain algorithm, on a machine that does nothing else; docs/benchmarks.md
 	@mkdir -p runs/bench

@@ -7,6 +7,7 @@ import base64
 import os
 import re
 import shutil
+from html import escape
 from pathlib import Path
 
 import nbformat
@@ -44,7 +45,7 @@ nb_render_image_options = {"alt": "figure made by the code above"}
 html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_math_renderer = "mathml"
-html_static_path = ["static"]
+html_static_path = ["static", "model_map.svg"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_copyright = False
@@ -146,6 +147,17 @@ def without_folders(app, doctree) -> None:
             link.replace_self(link.children)
 
 
+def lit_maps(app, doctree) -> None:
+    """The map with a part in its frame, `model_map.svg#mapper`; Sphinx would look for the file."""
+    up = "../" * app.env.docname.count("/")
+    for image in list(doctree.findall(nodes.image)):
+        file, _, part = image["uri"].partition("#")
+        if part:
+            place = f"{up}_static/{Path(file).name}#{part}"
+            shown = f'<img src="{place}" alt="{escape(image["alt"])}">'
+            image.replace_self(nodes.raw("", shown, format="html"))
+
+
 def finish(app, problem) -> None:
     """Beside the pages: the report, and the start page under the name that servers look for."""
     if problem is None:
@@ -181,4 +193,5 @@ def setup(app) -> None:
     app.connect("autodoc-skip-member", is_field)
     app.connect("source-read", complete)
     app.connect("doctree-read", without_folders)
+    app.connect("doctree-read", lit_maps, priority=400)  # before Sphinx gathers the pictures
     app.connect("build-finished", finish)

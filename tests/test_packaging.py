@@ -301,8 +301,11 @@ def test_a_pip_that_installs_for_the_user_does_not_here(checkout, monkeypatch):
 
 
 def test_lab_and_site_pass_their_options_on(checkout):
-    _, log = make(checkout, "lab", "ARGS=--allow-root --no-browser")
-    assert log.splitlines()[-1].endswith("=/lab/tree/notebooks --allow-root --no-browser")
+    _, log = make(checkout, "lab", "FOLDER=my/gill", "ARGS=--allow-root --no-browser")
+    copied, opened = log.splitlines()[-2:]
+    assert copied == "python -m gill_lite.course.hand_out student my/gill"
+    assert "root_dir=my/gill" in opened
+    assert opened.endswith("=/lab/tree/notebooks --allow-root --no-browser")
     _, log = make(checkout, "site", "ARGS=-E")
     assert log.startswith("python -m sphinx -M html . runs/site -c docs ") and log.endswith(" -E\n")
 

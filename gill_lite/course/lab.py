@@ -1,9 +1,7 @@
-"""What the notebooks use and nothing else imports: setup, parameters, exercises, pictures."""
+"""What the notebooks use and nothing else imports: setup and parameters; the rest by its name."""
 
 import ast
-import copy
 import os
-import textwrap
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from gill_lite.course import figures
+from gill_lite.course.checking import check
 from gill_lite.course.figures import COLORS, heat, show, strips
 from gill_lite.datasets.images import open_image
 from gill_lite.errors import GillError
@@ -19,9 +18,8 @@ from gill_lite.files import refuse_address
 from gill_lite.profiles import Profile, get_profile
 from gill_lite.provenance import repository_root
 
-__all__ = ["COLORS", "Lab", "check", "heat", "open_image", "setup", "show", "strips", "under_test",
-           "validate_parameters"]  # fmt: skip
-NOT_ATTEMPTED = "not attempted yet"
+__all__ = ["COLORS", "Lab", "check", "heat", "open_image", "read", "setup", "show", "strips",
+           "under_test", "validate_parameters"]  # fmt: skip
 PAPERMILLS = "PAPERMILL_"  # begins the names that `papermill --inject-paths` adds
 # tqdm says so at its import, which may come before setup(), where there are no widgets.
 warnings.filterwarnings("ignore", message="IProgress not found")
@@ -66,12 +64,16 @@ class Lab:
 
 
 def setup(profile: str = "mini") -> Lab:
-    """Start a notebook: find the repository, quieten the libraries, set up figures.
+    """Start a notebook: find the repository, quieten the libraries, set up figures, and take one
+    thread: beside another busy process two take several times as long, and alone little is won.
 
     Raises GillError for an unknown profile, or outside a clone of the repository.
     """
     lab = Lab(get_profile(profile), repository_root())
     _quieten(offline=profile == "mini", progress=not under_test())
+    import torch  # only now: it brings tqdm, which is quietened before it is imported
+
+    torch.set_num_threads(1)
     _show_figures_here()
     figures.style()
     return lab
@@ -104,31 +106,25 @@ def validate_parameters(expected_defaults: dict, actual: dict) -> None:
             refuse_address(actual[name], f"parameter '{name}'")
 
 
-def check(fn, reference, cases) -> str:
-    """Compare a learner's function with the library's, case by case, and say how it stands.
+def read(images, scenes) -> list[str]:
+    """What the probes see in PIL images that should show `scenes`: a note for `show` each.
 
-    cases: list of argument tuples (or dicts of keyword arguments), or a dict from what a case is,
-    in words, to its arguments; each call gets its own copy.
-    A function that returns None or `...`, or raises NotImplementedError, is not attempted.
-    Returns the sentence: not attempted yet / passed / the first case where they differ.
+    "✓ 6 of 6", or "✓ 4 of 6" and what is wrong on lines of their own: "✗ blue, not red".
     """
-    if not cases:
-        raise GillError("check() needs at least one case to compare on.")
-    named = cases.items() if isinstance(cases, dict) else [("", case) for case in cases]
-    for number, (name, case) in enumerate(named, start=1):
-        where = f"case {number} ({name})" if name else f"case {number}"
-        expected = _call(reference, case)
-        try:
-            got = _call(fn, case)
-        except NotImplementedError:
-            return f"{NOT_ATTEMPTED}: fill in {_name(fn)} and run this cell again."
-        except Exception as error:  # the learner's own mistake is what we report
-            return f"{where}: {_name(fn)} raised {type(error).__name__}: {error}"
-        if got is Ellipsis or (got is None and expected is not None):
-            return f"{NOT_ATTEMPTED}: {_name(fn)} returns nothing so far."
-        if difference := _difference(got, expected):
-            return f"{where}: {difference}"
-    return f"passed: {_name(fn)} agrees with {_name(reference)} on all {len(cases)} cases."
+    import torch
+
+    from gill_lite.answering.drawing import from_pil
+    from gill_lite.world.probes import load_probes
+    from gill_lite.world.scene import ATTRIBUTES
+
+    with torch.no_grad():
+        logits = load_probes()(torch.stack([from_pil(image) for image in images]))
+    found, best = [], {name: scores.argmax(dim=1).tolist() for name, scores in logits.items()}
+    for i, wanted in enumerate(scene.as_dict() for scene in scenes):
+        seen = {name: ATTRIBUTES[name][best[name][i]] for name in wanted}
+        wrong = [f"✗ {seen[name]}, not {is_}" for name, is_ in wanted.items() if seen[name] != is_]
+        found.append("\n".join([f"✓ {6 - len(wrong)} of 6", *wrong]))
+    return found
 
 
 # ---- parameters ----
@@ -161,93 +157,6 @@ def _wrong_type(default, value) -> str | None:
         fits = fits and not any(_wrong_type(default[0], item) for item in value)
         return None if fits else f"a list like {list(default)!r}"
     raise GillError(f"a parameter's default must be a plain literal, not {default!r}.")
-
-
-# ---- exercises ----
-
-
-def _call(fn, case):
-    case = copy.deepcopy(case)
-    if isinstance(case, dict):
-        return fn(**case)
-    return fn(*case) if isinstance(case, tuple) else fn(case)
-
-
-def _name(function) -> str:
-    return getattr(function, "__name__", repr(function))  # a partial has none
-
-
-def _difference(got, expected, where: str = "the result") -> str | None:
-    """One sentence on the first difference, None where they agree to 1e-4 (relative, absolute)."""
-    if isinstance(expected, dict):
-        if not isinstance(got, dict) or set(got) != set(expected):
-            return f"{where} should be a dict with the keys {', '.join(map(str, expected))}."
-        return _first(_difference(got[k], expected[k], f"{where}[{k!r}]") for k in expected)
-    if isinstance(expected, list | tuple):
-        if not isinstance(got, list | tuple):
-            kind = type(expected).__name__
-            return f"{where} should be a {kind}, yours is a {type(got).__name__}: {_short(got)}."
-        if len(got) != len(expected):
-            return f"{where} should hold {len(expected)} items, yours is {_short(got)}."
-        pairs = enumerate(zip(got, expected, strict=True))
-        return _first(_difference(g, e, f"{where}[{i}]") for i, (g, e) in pairs)
-    if _is_number(expected):
-        return _number_difference(got, expected, where)
-    if type(got) is not type(expected) or got != expected:
-        return f"{where} should be {_short(expected)}, yours is {_short(got)}."
-    return None
-
-
-def _number_difference(got, expected, where: str) -> str | None:
-    import numpy as np
-
-    if not _is_number(got):
-        return f"{where} should be {_short(expected)}, yours is {_short(got)}."
-    try:
-        mine, theirs = (_as_array(x) for x in (got, expected))
-    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return f"{where} holds what are no numbers to compare ({reason})."
-    if mine.shape != theirs.shape:
-        return f"{where} should have the shape {theirs.shape}, yours has {mine.shape}."
-    close = np.isclose(mine, theirs, rtol=1e-4, atol=1e-4, equal_nan=True)
-    if close.all():
-        return None
-    index = tuple(int(i) for i in np.argwhere(~close)[0])
-    at = f" at {list(index)}" if index else ""
-    return f"{where}{at} should be {_figure(theirs[index])}, yours is {_figure(mine[index])}."
-
-
-def _is_number(value) -> bool:
-    has_numbers = hasattr(value, "shape") and hasattr(value, "dtype")
-    return isinstance(value, int | float | complex) or has_numbers
-
-
-def _as_array(value):
-    """Complex numbers hold every kind: half precision and sparse ones, too, and 2x+1j is not 2x."""
-    import numpy as np
-
-    if hasattr(value, "detach"):
-        import torch
-
-        if value.is_meta:
-            raise ValueError("a tensor on the device 'meta' has a shape and no numbers")
-        value = value.detach().cpu()
-        value = value if value.layout == torch.strided else value.to_dense()
-        value = value.to(torch.complex128).resolve_conj().numpy()
-    return np.asarray(value, dtype=np.complex128)
-
-
-def _figure(number: complex) -> str:
-    return f"{number:.4g}" if number.imag else f"{number.real:.4g}"
-
-
-def _short(value) -> str:
-    return textwrap.shorten(repr(value), 80)
-
-
-def _first(sentences):
-    return next((s for s in sentences if s), None)
 
 
 # ---- figures and quiet ----

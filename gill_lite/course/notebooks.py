@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from gill_lite.course import hand_out
+from gill_lite.course import exercises
 from gill_lite.course.chapters import chapters, read_chapter
 from gill_lite.errors import GillError
 from gill_lite.files import write_bytes, write_text
@@ -19,8 +19,8 @@ from gill_lite.provenance import repository_root, usable_cores
 
 KERNEL_START_SECONDS = 300  # on a busy machine a kernel may need more than the usual minute
 MAX_CELL_LINES = 20  # without imports: a list to look things up in
-MAX_NOTEBOOK_BYTES = 400_000
-MAX_TOTAL_BYTES = 4_000_000
+MAX_NOTEBOOK_BYTES = 500_000  # figures of 150 dpi
+MAX_TOTAL_BYTES = 8_000_000
 KEPT_METADATA = ("tags", "nbgrader")
 INLINE = "module://matplotlib_inline.backend_inline"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -90,7 +90,7 @@ def normalise(path: Path) -> None:
     """Strip from an executed notebook what differs between runs and machines, in place.
 
     Goes: timings, papermill's records, stderr (progress bars, warnings), interpreter version, cuts
-    in what a cell printed, and of figures what 256 colours cannot show. Stays: sources, tags,
+    in what a cell printed, and of figures what 128 colours cannot show. Stays: sources, tags,
     nbgrader's marks, outputs, execution counts. Raises GillError if an output names this
     machine's folders.
     """
@@ -123,7 +123,7 @@ def _whole_texts(outputs) -> list:
 
 
 def _with_fewer_colors(data: dict) -> None:
-    """Store an output's PNG with a palette of 256 colours, in place, where that is smaller."""
+    """Store an output's PNG with a palette of 128 colours, in place, where that is smaller."""
     from PIL import Image
 
     if "image/png" not in data:
@@ -133,7 +133,7 @@ def _with_fewer_colors(data: dict) -> None:
     with Image.open(io.BytesIO(original)) as image:
         if image.mode == "P":
             return  # it has its palette already
-        plain = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        plain = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
         plain.save(smaller, "PNG", optimize=True)
     if smaller.tell() < len(original):
         data["image/png"] = base64.b64encode(smaller.getvalue()).decode()
@@ -151,7 +151,7 @@ def problems(path: Path) -> list[str]:
         found.append("has another kernelspec than python3")
     found += _problems_of_parameters(notebook.cells)
     found += _problems_of_text(notebook.cells)
-    found += hand_out.problems(notebook) if path.name.startswith(hand_out.CHAPTERS) else []
+    found += exercises.problems(notebook) if path.name.startswith(exercises.CHAPTERS) else []
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type == "code":
             found += [f"cell {index} {problem}" for problem in _problems_of_code(cell)]

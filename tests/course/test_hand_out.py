@@ -6,28 +6,28 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from gill_lite.course import hand_out, notebooks
+from gill_lite.course import exercises, hand_out, notebooks
 from gill_lite.errors import GillError
 from tests.helpers.places import ROOT
 
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
-CHAPTERS = [stem for stem in NOTEBOOKS if stem.startswith(hand_out.CHAPTERS)]
+CHAPTERS = [stem for stem in NOTEBOOKS if stem.startswith(exercises.CHAPTERS)]
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
 
 
 def read(stem: str):
-    answers = hand_out.read_answers(ROOT / "notebooks" / "solutions" / f"{stem}.py")
+    answers = exercises.read_answers(ROOT / "notebooks" / "solutions" / f"{stem}.py")
     return nbformat.read(NOTEBOOKS[stem], as_version=4), answers
 
 
 def with_exercises():
-    return [s for s in NOTEBOOKS if hand_out.exercises(nbformat.read(NOTEBOOKS[s], as_version=4))]
+    return [s for s in NOTEBOOKS if exercises.exercises(nbformat.read(NOTEBOOKS[s], as_version=4))]
 
 
 EXERCISES = [
     pytest.param(stem, exercise, id=f"{stem[:2]}-{exercise.name}")
     for stem in with_exercises()
-    for exercise in hand_out.exercises(nbformat.read(NOTEBOOKS[stem], as_version=4))
+    for exercise in exercises.exercises(nbformat.read(NOTEBOOKS[stem], as_version=4))
 ]
 
 
@@ -40,13 +40,13 @@ def test_there_are_chapters():
 
 @pytest.mark.parametrize("stem", CHAPTERS)
 def test_chapters_keep_the_form_of_exercises(stem):
-    assert hand_out.problems(read(stem)[0]) == []
+    assert exercises.problems(read(stem)[0]) == []
 
 
 @pytest.mark.parametrize("stem", with_exercises())
 def test_nothing_is_left_over_in_the_solutions(stem):
     notebook, answers = read(stem)
-    names = {exercise.name for exercise in hand_out.exercises(notebook)}
+    names = {exercise.name for exercise in exercises.exercises(notebook)}
     assert answers.solutions.keys() == answers.look_for.keys() == names
     assert answers.wrong.keys() <= names
 
@@ -57,9 +57,9 @@ def test_untouched_exercises_are_not_attempted(stem, exercise):
     if exercise.checker is None:
         assert notebook.cells[exercise.answer].source == hand_out.EMPTY_ANSWER
         return
-    names = hand_out.imported(notebook)
+    names = exercises.imported(notebook)
     exec(notebook.cells[exercise.answer].source, names)
-    assert hand_out.verdict(notebook, exercise, names[exercise.name]).startswith("not attempted")
+    assert exercises.verdict(notebook, exercise, names[exercise.name]).startswith("not attempted")
 
 
 @pytest.mark.parametrize(("stem", "exercise"), EXERCISES)
@@ -68,14 +68,15 @@ def test_solutions_pass_and_two_wrong_answers_do_not(stem, exercise):
     if exercise.checker is None:
         assert len(answers.solutions[exercise.name].split()) > 50, "a model answer"
         return
-    assert hand_out.verdict(notebook, exercise, answers.solutions[exercise.name]).startswith(
+    assert exercises.verdict(notebook, exercise, answers.solutions[exercise.name]).startswith(
         "passed"
     )
-    said = [hand_out.verdict(notebook, exercise, f) for f in answers.wrong[exercise.name]]
+    said = [exercises.verdict(notebook, exercise, f) for f in answers.wrong[exercise.name]]
     assert len(said) >= 2
     for wrong, sentence in zip(answers.wrong[exercise.name], said):
         assert wrong.__doc__, "what is wrong is said for the marking sheet"
         assert re.match(r"case \d+ \(.+\): .*(should|raised)", sentence), sentence
+        assert " ".join(wrong.__doc__.split()) in sentence, "the mistake is named"
 
 
 @pytest.mark.parametrize("stem", with_exercises())
@@ -83,29 +84,20 @@ def test_the_filled_in_cells_pass_their_checkers(stem):
     """Not the solutions file but what the teacher's notebook shows, with nbgrader's assertion."""
     notebook, answers = read(stem)
     solved = hand_out.teacher(notebook, answers)
-    for exercise in hand_out.exercises(solved):
+    for exercise in exercises.exercises(solved):
         if exercise.checker is not None:
-            names = hand_out.imported(solved)
+            names = exercises.imported(solved)
             exec(solved.cells[exercise.answer].source, names)
-            assert hand_out.verdict(solved, exercise, names[exercise.name]).startswith("passed")
+            assert exercises.verdict(solved, exercise, names[exercise.name]).startswith("passed")
             with pytest.raises(AssertionError, match="not attempted"):
-                hand_out.verdict(solved, exercise, lambda *given: None)
+                exercises.verdict(solved, exercise, lambda *given: None)
 
 
-@pytest.mark.parametrize("stem", NOTEBOOKS)
-def test_links_lead_somewhere(stem):
-    anchors = {
-        re.sub(r"[^\w\- ]", "", line[4:].lower()).strip().replace(" ", "-")
-        for line in GLOSSARY.splitlines()
-        if line.startswith("### ")
-    }
-    text = "".join(c.source for c in read(stem)[0].cells if c.cell_type == "markdown")
-    for target in re.findall(r"\]\(([^)#\s]*)(?:#([\w-]+))?\)", text):
-        file, anchor = target
-        if not file.startswith("http"):
-            assert (ROOT / "notebooks" / file).exists(), file
-        if file.endswith("glossary.md") and anchor:
-            assert anchor in anchors, f"the glossary has no entry '{anchor}'"
+def test_no_two_exercises_share_a_name():
+    """So that the checker knows whose mistakes to look for, and later chapters whose answer."""
+    found = [parameter.values[1] for parameter in EXERCISES]
+    names = [exercise.name for exercise in found if exercise.checker is not None]
+    assert len(set(names)) == len(names)
 
 
 def test_glossary_is_in_order_and_leads_to_notebooks_that_exist():
@@ -128,6 +120,7 @@ Double it.
 
 <details><summary>Hint</summary>Add.</details>
 """
+FOLDED = "<details><summary>Why?</summary></details>"
 OPEN = TASK.replace("1: double", "2: say why")
 CHECKER = """
 verdict = lab.check(my_double, operator.neg, {"one": (0,)})
@@ -174,6 +167,9 @@ def notebook():
             hand_out.EMPTY_ANSWER,
             metadata=marks(grade=True, solution=True, grade_id="why", points=2),
         ),
+        new_markdown_cell(
+            "## Quick questions\n" + 2 * "<details><summary>Why?</summary></details>"
+        ),
     ]
     return new_notebook(cells=cells)
 
@@ -182,14 +178,14 @@ def notebook():
 def answers(tmp_path):
     path = tmp_path / "answers.py"
     path.write_text(ANSWERS)
-    return hand_out.read_answers(path)
+    return exercises.read_answers(path)
 
 
 def test_exercises_are_found_with_what_their_task_says(notebook):
-    first, second = hand_out.exercises(notebook)
+    first, second = exercises.exercises(notebook)
     assert (first.name, first.title, first.points, first.checker) == ("my_double", "double", 2, 4)
     assert (second.name, second.number, second.checker, second.hint) == ("why", 2, None, True)
-    assert hand_out.problems(notebook) == []
+    assert exercises.problems(notebook) == []
 
 
 @pytest.mark.parametrize(
@@ -203,20 +199,21 @@ def test_exercises_are_found_with_what_their_task_says(notebook):
         (6, {"metadata": {}}, "1 exercises instead of two"),
         (6, {"metadata": {}}, "no open-ended exercise"),
         (0, {"source": "# Try"}, "does not link docs/glossary.md"),
+        (7, {"source": "## Quick questions"}, "no two or three answers to unfold"),
     ],
 )
 def test_broken_exercises_are_told(notebook, cell, change, sentence):
     notebook.cells[cell].update(nbformat.from_dict(change))
-    assert any(sentence in problem for problem in hand_out.problems(notebook))
+    assert any(sentence in problem for problem in exercises.problems(notebook))
 
 
 def test_the_checker_runs_without_the_rest_of_the_notebook(notebook, answers):
     notebook.cells[1].source += "\nraise RuntimeError('nothing but the imports must run')"
-    first = hand_out.exercises(notebook)[0]
-    assert hand_out.verdict(notebook, first, answers.solutions["my_double"]).startswith("passed")
+    first = exercises.exercises(notebook)[0]
+    assert exercises.verdict(notebook, first, answers.solutions["my_double"]).startswith("passed")
     same, text = answers.wrong["my_double"]
-    assert "case 1 (one): the result should be 0" in hand_out.verdict(notebook, first, same)
-    assert "yours is '2x'" in hand_out.verdict(notebook, first, text)
+    assert "case 1 (one): the result should be 0" in exercises.verdict(notebook, first, same)
+    assert "yours is '2x'" in exercises.verdict(notebook, first, text)
 
 
 def test_the_teacher_version_is_what_nbgrader_reads(notebook, answers):
@@ -227,7 +224,8 @@ def test_the_teacher_version_is_what_nbgrader_reads(notebook, answers):
         "    y = x  # a copy\n    return y + x\n    ### END SOLUTION"
     )
     assert solved.cells[4].source.endswith(hand_out.GRADED) and solved.cells[4].outputs == []
-    assert solved.cells[6].source == "### BEGIN SOLUTION\nBecause it is so.\n### END SOLUTION"
+    assert solved.cells[3].metadata["jupyter"] == {"source_hidden": True}
+    assert "<summary>Solution</summary>\n\nBecause it is so.\n\n" in solved.cells[6].source
     assert solved.cells[1].outputs[0].text == "kept"
     assert notebook.cells[3].source.endswith("..."), "the original stays"
     again = hand_out.teacher(solved, answers)
@@ -289,13 +287,24 @@ def test_students_get_no_solution(built):
     assert all(f"## {stem}" in sheet for stem in with_exercises())
 
 
-def test_build_removes_what_was_there_before(tmp_path):
+def test_what_a_student_did_stays(tmp_path):
     hand_out.build("student", tmp_path)
-    old = tmp_path / "notebooks" / "09_gone.ipynb"
-    old.write_text("{}")
-    (tmp_path / "mine.txt").write_text("stays")
-    hand_out.build("student", tmp_path)
-    assert not old.exists() and (tmp_path / "mine.txt").exists()
+    chapter, other, own = (tmp_path / "notebooks" / f"{name}.ipynb" for name in
+                           ("03_learn_img_tokens", "04_retrieve_images", "my_own"))  # fmt: skip
+    own.write_text("{}")
+    for path, change in ((chapter, {"execution_count": 1}), (other, {"source": "pass"})):
+        worked = nbformat.read(path, as_version=4)
+        next(c for c in worked.cells if c.cell_type == "code").update(change)
+        nbformat.write(worked, path)
+    before = {path: path.read_bytes() for path in (chapter, other, own)}
+    written = hand_out.build("student", tmp_path)
+    assert {path: path.read_bytes() for path in before} == before
+    assert not set(before) & set(written) and len(written) == len(NOTEBOOKS)  # 2 less, 2 pages
+    hand_out.build("teacher", tmp_path)
+    assert chapter.read_bytes() != before[chapter], "a teacher's version is made anew"
+
+
+def test_there_is_no_third_version(tmp_path):
     with pytest.raises(GillError, match="none called 'pupil'"):
         hand_out.build("pupil", tmp_path)
 
@@ -325,7 +334,7 @@ def test_the_student_version_runs_through_untouched(built, tmp_path):
     done = tmp_path / "done.ipynb"
     notebooks.execute(source, done, {"num_stories": 2}, progress=False)
     executed = nbformat.read(done, as_version=4)
-    for exercise in hand_out.exercises(nbformat.read(source, as_version=4)):
+    for exercise in exercises.exercises(nbformat.read(source, as_version=4)):
         if exercise.checker is not None:
             (cell,) = [
                 c

@@ -170,12 +170,14 @@ def test_show_draws_what_it_is_given_and_saves_it(picture, tmp_path, monkeypatch
         rows=["first", "second"],
         cols=["truth", "GILL"],
         titles=[["a", "b"], ["c", "d"]],
+        notes=[["e", ""], ["f", "✗ g\n✗ h"]],
         path=path,
     )
     axes = plt.gcf().axes
     assert [len(a.images) for a in axes] == [1, 0, 1, 1]
     assert [a.get_title() for a in axes] == ["truth\na", "GILL\nb", "c", "d"]
-    assert [t.get_text() for a in axes for t in a.texts] == ["first", "second"]
+    texts = [[t.get_text() for t in a.texts] for a in axes]
+    assert texts == [["e", "first"], [""], ["f", "second"], ["✗ g\n✗ h"]]
     with Image.open(path) as saved:
         assert min(saved.size) > 3 * 64, "64 pixels must be enlarged to be seen"
     plt.close("all")
@@ -183,11 +185,31 @@ def test_show_draws_what_it_is_given_and_saves_it(picture, tmp_path, monkeypatch
 
 @pytest.mark.parametrize(
     ("labels", "word"),
-    [({"titles": ["one"]}, "titles"), ({"rows": ["a", "b"]}, "row"), ({"cols": ["a"]}, "column")],
+    [
+        ({"titles": ["one"]}, "titles"),
+        ({"notes": ["one"]}, "notes"),
+        ({"rows": ["a", "b"]}, "row"),
+        ({"cols": ["a"]}, "column"),
+    ],
 )
 def test_show_refuses_labels_that_do_not_fit(picture, labels, word):
     with pytest.raises(GillError, match=word):
         lab.show([picture, picture], **labels)
+
+
+def test_read_says_what_the_probes_see_and_what_is_wrong():
+    from gill_lite.world import render, scene
+
+    shown = scene.Scene("star", "yellow", "big", "middle", "snow", "night")
+    picture = render.render(shown, scene.rng_for("test read"))
+    right, wrong = lab.read([picture, picture], [shown, shown.change(color="red", time="day")])
+    assert right == "✓ 6 of 6"
+    assert wrong == "✓ 4 of 6\n✗ yellow, not red\n✗ night, not day"
+
+
+def test_setup_takes_one_thread():
+    lab.setup()
+    assert torch.get_num_threads() == 1
 
 
 def test_setup_refuses_an_unknown_profile():

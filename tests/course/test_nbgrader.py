@@ -10,7 +10,7 @@ import sys
 import nbformat
 import pytest
 
-from gill_lite.course import hand_out
+from gill_lite.course import exercises, hand_out
 from tests.helpers.places import ROOT
 
 pytest.importorskip("nbgrader", reason="nbgrader is not installed; it is the teacher's own tool")
@@ -46,4 +46,4 @@ def test_generate_assignment_takes_a_chapter(stem, teacher, tmp_path):
             text = text.replace(stub, mine)
         assert text.rstrip() == our_cell.source
     points = [c.metadata.get("nbgrader", {}).get("points", 0) for c in theirs.cells]
-    assert sum(points) == sum(e.points for e in hand_out.exercises(source))
+    assert sum(points) == sum(e.points for e in exercises.exercises(source))

@@ -102,7 +102,7 @@ def test_a_chapter_is_shown_as_committed(chapter, site, pages):
 
 
 def test_formulas_need_no_script(site, pages):
-    shown = pages[site / "notebooks" / "08_train_gill_end_to_end.html"]
+    shown = pages[site / "notebooks" / "09_train_gill_end_to_end.html"]
     assert shown.find("math", display="block") and "\\frac" not in shown.get_text()
 
 

@@ -1,4 +1,4 @@
-"""Solutions of 06_decide_retrieve_or_generate, what to look for, and typical wrong answers."""
+"""Solutions of 07_decide_retrieve_or_generate, what to look for, and typical wrong answers."""
 
 import numpy as np
 import torch

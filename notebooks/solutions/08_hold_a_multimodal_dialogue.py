@@ -1,4 +1,4 @@
-"""Solutions of 07_hold_a_multimodal_dialogue, what to look for, and typical wrong answers."""
+"""Solutions of 08_hold_a_multimodal_dialogue, what to look for, and typical wrong answers."""
 
 import torch
 

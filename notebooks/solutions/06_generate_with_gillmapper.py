@@ -1,4 +1,4 @@
-"""Solutions of 05_generate_with_gillmapper, what to look for, and typical wrong answers."""
+"""Solutions of 06_generate_with_gillmapper, what to look for, and typical wrong answers."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Solutions of 08_train_gill_end_to_end, what to look for, and typical wrong answers."""
+"""Solutions of 09_train_gill_end_to_end, what to look for, and typical wrong answers."""
 
 LOOK_FOR = {
     "my_learning_rate": "The decay is counted from the end of the warm-up, in whole times. Ask: "
