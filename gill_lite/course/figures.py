@@ -52,24 +52,17 @@ def show(images, titles=None, rows=None, cols=None, path=None, inches: float = 1
     """
     import matplotlib.pyplot as plt
 
-    grid = _as_grid(images)
-    labels, below = (
-        [[""] * len(row) for row in grid] if given is None else _as_grid(given)
-        for given in (titles, notes)
-    )
+    grid, wrap = _as_grid(images), max(10, int(inches * 10))
+    above, below = _texts("titles", titles, grid, wrap), _texts("notes", notes, grid, wrap)
     height, width = len(grid), max(len(row) for row in grid)
-    for what, texts in (("titles", labels), ("notes", below)):
-        _same_number(what, [len(row) for row in texts], [len(row) for row in grid])
     _same_number("row labels", len(rows or grid), height)
     _same_number("column labels", len(cols or [0] * width), width)
-    figure, axes = plt.subplots(
-        height,
-        width,
-        figsize=(inches * width, inches * height),
-        squeeze=False,
-        layout="constrained",
-    )
-    wrap = max(10, int(inches * 10))
+    if cols:
+        above[0] = [[*_lines(col, wrap), *lines] for col, lines in zip(cols, above[0])]
+    lines = sum(max(map(len, row)) for row in above + below)
+    beside = min(wrap, max(len(str(label)) for label in rows or [""]))
+    size = (inches * width + 0.1 * beside, inches * height + 0.24 * lines)  # texts shrink nothing
+    figure, axes = plt.subplots(height, width, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
     for y, row in enumerate(grid):
@@ -77,10 +70,9 @@ def show(images, titles=None, rows=None, cols=None, path=None, inches: float = 1
             if image is not None:
                 image = open_image(image) if isinstance(image, str | Path) else image
                 axes[y, x].imshow(image, interpolation="nearest")  # a file a third as large
-            note = "\n".join(textwrap.fill(line, wrap) for line in str(below[y][x]).splitlines())
+            axes[y, x].set_title("\n".join(above[y][x]))
+            note = "\n".join(below[y][x])
             axes[y, x].text(0.5, -0.04, note, transform=axes[y, x].transAxes, ha="center", va="top")
-            head = textwrap.wrap(str(cols[x]), wrap) if cols and y == 0 else []
-            axes[y, x].set_title("\n".join(head + textwrap.wrap(str(labels[y][x]), wrap)))
     for y, label in enumerate(rows or []):
         text = textwrap.fill(str(label), wrap)
         axes[y, 0].text(-0.06, 0.5, text, transform=axes[y, 0].transAxes, ha="right", va="center")
@@ -171,6 +163,18 @@ def _known_kinds(rows: Mapping, number: int) -> None:
     for label, boxes in rows.items():
         if unknown := [kind for _, kind in boxes if not 0 <= kind < number]:
             raise GillError(f"row '{label}' has a box of kind {unknown[0]}, which has no name.")
+
+
+def _texts(what: str, given, grid: list[list], wrap: int) -> list[list[list[str]]]:
+    """A text a picture as its lines, in the grid's shape; empty ones where none are given."""
+    texts = [[""] * len(row) for row in grid] if given is None else _as_grid(given)
+    _same_number(what, [len(row) for row in texts], [len(row) for row in grid])
+    return [[_lines(text, wrap) for text in row] for row in texts]
+
+
+def _lines(text, wrap: int) -> list[str]:
+    """The lines of a text, long ones broken."""
+    return [part for line in str(text).splitlines() for part in textwrap.wrap(line, wrap)]
 
 
 def _as_grid(items) -> list[list]:

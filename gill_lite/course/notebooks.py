@@ -19,7 +19,7 @@ from gill_lite.provenance import repository_root, usable_cores
 
 KERNEL_START_SECONDS = 300  # on a busy machine a kernel may need more than the usual minute
 MAX_CELL_LINES = 20  # without imports: a list to look things up in
-MAX_NOTEBOOK_BYTES = 500_000  # figures of 150 dpi
+MAX_NOTEBOOK_BYTES = 600_000  # figures of 150 dpi
 MAX_TOTAL_BYTES = 8_000_000
 KEPT_METADATA = ("tags", "nbgrader")
 INLINE = "module://matplotlib_inline.backend_inline"

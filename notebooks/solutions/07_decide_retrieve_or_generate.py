@@ -1,12 +1,8 @@
 """Solutions of 07_decide_retrieve_or_generate, what to look for, and typical wrong answers."""
 
-import numpy as np
 import torch
 
 LOOK_FOR = {
-    "my_fleiss_kappa": "Observed agreement prompt by prompt, a vote never compared with itself; "
-    "chance from the shares over all prompts. Ask: what if everybody always votes the same? (0 "
-    "divided by 0: agreement that cannot be told from chance.)",
     "my_balanced_gradient": "The weights multiply the mistakes only, not the term that keeps "
     "weights small; each class adds up to half of N. Ask: what does balancing do to the "
     "probabilities? (They are no longer calibrated: the base rate becomes a half.)",
@@ -44,34 +40,6 @@ the gallery were as poor as to hold hardly any better picture; always the score,
 drawing had a price.
 """
 }
-
-
-def my_fleiss_kappa(counts):
-    counts = np.asarray(counts)
-    votes = counts[0].sum()
-    agreeing = (counts * (counts - 1)).sum(axis=1) / (votes * (votes - 1))  # (N,)
-    by_chance = np.square(counts.sum(axis=0) / counts.sum()).sum()
-    return (agreeing.mean() - by_chance) / (1 - by_chance)
-
-
-def my_fleiss_kappa__with_itself(counts):
-    """Compares each vote with itself, too, and so finds agreement where there is none."""
-    agreeing = np.square(counts / counts[0].sum()).sum(axis=1)
-    by_chance = np.square(counts.sum(axis=0) / counts.sum()).sum()
-    return (agreeing.mean() - by_chance) / (1 - by_chance)
-
-
-def my_fleiss_kappa__even_chance(counts):
-    """Takes chance as one over the number of kinds, as if all were voted for alike."""
-    votes = counts[0].sum()
-    agreeing = (counts * (counts - 1)).sum(axis=1) / (votes * (votes - 1))
-    return (agreeing.mean() - 1 / counts.shape[1]) / (1 - 1 / counts.shape[1])
-
-
-def my_fleiss_kappa__raw(counts):
-    """Gives the observed agreement, with nothing taken off for chance."""
-    votes = counts[0].sum()
-    return (counts * (counts - 1)).sum() / (votes * (votes - 1)) / len(counts)
 
 
 def my_balanced_gradient(weight, bias, features, wanted, C):

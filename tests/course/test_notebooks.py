@@ -125,7 +125,7 @@ def break_size(nb):
         (break_error, "holds an error"),
         (break_stderr, "stderr"),
         (break_kernel, "kernelspec"),
-        (break_size, "larger than 500 KB"),
+        (break_size, "larger than 600 KB"),
     ],
 )
 def test_each_broken_rule_is_told(break_it, word, tmp_path):
