@@ -109,7 +109,8 @@ def validate_parameters(expected_defaults: dict, actual: dict) -> None:
 def read(images, scenes) -> list[str]:
     """What the probes see in PIL images that should show `scenes`: a note for `show` each.
 
-    "✓ 6 of 6", or "✓ 4 of 6" and what is wrong on lines of their own: "✗ blue, not red".
+    "✓ 6 of 6", or "✓ 4 of 6" and what is wrong on lines of their own: "✗ blue, not red"; where
+    more than three are wrong only which: "✗ shape, color, size, time".
     """
     import torch
 
@@ -122,8 +123,10 @@ def read(images, scenes) -> list[str]:
     found, best = [], {name: scores.argmax(dim=1).tolist() for name, scores in logits.items()}
     for i, wanted in enumerate(scene.as_dict() for scene in scenes):
         seen = {name: ATTRIBUTES[name][best[name][i]] for name in wanted}
-        wrong = [f"✗ {seen[name]}, not {is_}" for name, is_ in wanted.items() if seen[name] != is_]
-        found.append("\n".join([f"✓ {6 - len(wrong)} of 6", *wrong]))
+        wrong = [name for name in wanted if seen[name] != wanted[name]]
+        told = [f"✗ {seen[name]}, not {wanted[name]}" for name in wrong]
+        told = told if len(told) < 4 else [f"✗ {', '.join(wrong)}"]
+        found.append("\n".join([f"✓ {6 - len(wrong)} of 6", *told]))
     return found
 
 

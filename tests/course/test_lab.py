@@ -205,6 +205,8 @@ def test_read_says_what_the_probes_see_and_what_is_wrong():
     right, wrong = lab.read([picture, picture], [shown, shown.change(color="red", time="day")])
     assert right == "✓ 6 of 6"
     assert wrong == "✓ 4 of 6\n✗ yellow, not red\n✗ night, not day"
+    other = shown.change(color="red", time="day", size="small", shape="box")
+    assert lab.read([picture], [other]) == ["✓ 2 of 6\n✗ shape, color, size, time"]
 
 
 def test_setup_takes_one_thread():
