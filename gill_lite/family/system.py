@@ -32,6 +32,7 @@ class Stage(NamedTuple):
     learns: tuple[str, ...]  # how the names of the parameters begin that learn
     share: float = 1.0  # of the budget's steps
     lr: float = 1e-3
+    average: float | None = None  # decay of the weights' moving average, which is then kept
 
     @property
     def steps(self) -> int:
@@ -62,10 +63,10 @@ class Member(nn.Module):
     """A system: frozen backbones, and what learns in its stages. Subclasses give `loss`."""
 
     stages: tuple[Stage, ...] = ()
+    stage: Stage  # that it learns in, see `begin`
 
     def __init__(self):
         super().__init__()
-        self.stage: Stage | None = None
         self.pairs: Any = None
 
     def begin(self, stage: Stage, work_dir: Path) -> None:
@@ -128,7 +129,8 @@ def train(
         for stage in member.stages:
             member.begin(stage, work_dir)
             fit(stem + stage.name, member, member.loss, work_dir, steps=stage.steps, lr=stage.lr,
-                warmup=max(1, stage.steps // 20), seed=seed, device=device)  # fmt: skip
+                warmup=max(1, stage.steps // 20), seed=seed, device=device,
+                average=stage.average)  # fmt: skip
             member.to(device)
         about = made(command, work_dir, stem) | {"seed": seed, "device": device}
         about["pairs"] = BATCH * sum(stage.steps for stage in member.stages)
