@@ -17,21 +17,13 @@ from torch import Tensor
 from gill_lite.answering.drawing import example_seed, from_pil
 from gill_lite.answering.prompts import checked
 from gill_lite.evaluation.metrics import Judge, clip_similarity, frechet_distance
-from gill_lite.evaluation.tasks import Context
+from gill_lite.evaluation.tasks import DRAWINGS
 from gill_lite.world.language import sentence, story
 from gill_lite.world.pictures import held_out
 from gill_lite.world.render import render
 from gill_lite.world.scene import ATTRIBUTES, Scene, rng_for
 
-SPLITS = {
-    context.name: context
-    for context in (
-        Context("seen", 1, 0, "full captions, seen scenes"),
-        Context("novel", 1, 0, "full captions, novel scenes"),
-        Context("story", 5, 0, "5 sentences"),
-        Context("story_pictures", 5, 4, "5 sentences, 4 pictures"),
-    )
-}
+SPLITS = DRAWINGS.contexts
 TIMED = 8  # pictures, one by one
 
 

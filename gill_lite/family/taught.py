@@ -16,6 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gill_lite.family.drawing import drawn, examples, judge_of
 from gill_lite.family.painters import GillPainter
 from gill_lite.family.system import Member, Stage, load
 from gill_lite.model.checkpoint import joints_folder, read_joints
@@ -33,6 +34,7 @@ TEACHERS = {  # name -> the parts of its loss, and their weights
     "both": {"text": 1.0, "diffusion": 10.0},  # so that the two are about as large
     "picture": {"picture": 1.0},
 }
+WATCHED = 24  # pictures, now and then, while it learns
 LEARNS = ("mapper.", "img_embeddings")
 
 
@@ -82,6 +84,14 @@ class Taught(GillPainter, Member):
             lambda noisy, t: pipeline.unet(noisy, t, slots).sample,
             x, noise, t, pipeline.scheduler.alphas_cumprod,
         )  # fmt: skip
+
+    def watch(self) -> dict:
+        """Right attributes of pictures of held-out full captions; of one slot, nothing is drawn."""
+        if self.teacher == "picture":
+            return {}
+        chosen = examples("novel", WATCHED)
+        found = judge_of(self).attributes(drawn(self, chosen), [e.scene for e in chosen])
+        return {"attribute_accuracy": round(float(found.mean.mean()), 4)}
 
     # ---- drawing ----
 
