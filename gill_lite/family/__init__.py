@@ -170,7 +170,7 @@ DRAWING = (
 MAPPED: dict[str, Any] = {
     "frozen": "the language model, CLIP, Stable Diffusion, visual tokens",
     "learns": "rows [IMG], a mapper", "takes": "texts and pictures", "gives": PICTURE,
-    "task": TEACH, "module": "taught",
+    "task": TEACH, "module": "taught", "seeds": (0, 1, 2),
 }  # fmt: skip
 TAUGHT = (
     System(

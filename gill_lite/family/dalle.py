@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gill_lite.evaluation.drawers import weights_sha256
 from gill_lite.evaluation.metrics import Judge
 from gill_lite.family.drawing import joined
 from gill_lite.family.system import Member, Stage
@@ -183,7 +184,7 @@ class Dalle(Member):
         """The language model learns from the codes of all training pictures."""
         super().begin(stage, work_dir)
         if stage.name == "lm":
-            path = work_dir / "dalle-codes.pt"
+            path = work_dir / f"dalle-codes-{weights_sha256(self.vq)[:16]}.pt"
             if not path.exists():
                 every = range(0, len(self.pairs.pictures), 64)
                 pixels = (signed_pixels(self.pairs.pictures[i : i + 64]) for i in every)

@@ -1,7 +1,8 @@
 """What all systems of the family share: the budget, stages of learning, how weights are kept.
 
 The budget is the same for all: STEPS batches of BATCH pairs, over all stages of a system together,
-from the same training pictures and captions.
+from the same training pictures and captions. Those that learn to draw from nothing take 1.8 of it,
+which is as many steps as the mini Stable Diffusion took.
 """
 
 import hashlib

@@ -78,10 +78,11 @@ class Taught(GillPainter, Member):
     def denoised(self, slots: Tensor, index, step: int, generator) -> Tensor:
         """The frozen denoiser's error on the true pictures, given the slots (B, L, E)."""
         pipeline, x = self.backbones.pipeline, self.latents[index].to(slots)
+        unet = pipeline.unet.to(x.device)
         t = times(step, self.stage.steps, len(x), generator).to(x.device)
         noise = torch.randn(x.shape, generator=generator).to(x)
         return diffusion_loss(
-            lambda noisy, t: pipeline.unet(noisy, t, slots).sample,
+            lambda noisy, t: unet(noisy, t, slots).sample,
             x, noise, t, pipeline.scheduler.alphas_cumprod,
         )  # fmt: skip
 
@@ -89,6 +90,7 @@ class Taught(GillPainter, Member):
         """Right attributes of pictures of held-out full captions; of one slot, nothing is drawn."""
         if self.teacher == "picture":
             return {}
+        self.backbones.pipeline.unet.to(self.device)
         chosen = examples("novel", WATCHED)
         found = judge_of(self).attributes(drawn(self, chosen), [e.scene for e in chosen])
         return {"attribute_accuracy": round(float(found.mean.mean()), 4)}
