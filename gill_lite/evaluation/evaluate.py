@@ -165,7 +165,7 @@ def results(
     frame, measured = scores_frame(run.rows), measured or {}
     profile = config["profile"]["name"]
     labels = numbers.MINI_METRICS if profile == "mini" else numbers.METRICS
-    labels = labels | numbers.RECALLS | numbers.FRECHET | numbers.SEEING
+    labels = labels | numbers.RECALLS | numbers.FRECHET | numbers.SEEING | numbers.EDITING
     ours = {metric: source.intervals() for metric, source in measured.items()}
     deciding = {metric: source.of_statistic for metric, source in measured.items()}
     judged = [claim for claim in claims.read_claims() if claim.table == table.topic]

@@ -21,6 +21,7 @@ from gill_lite.files import sha256, shipped
 from gill_lite.world.probes import load_probes
 from gill_lite.world.scene import ATTRIBUTES, Scene
 
+FRECHET_BATCH = 64  # of features that torchmetrics adds up at a time
 LPIPS_SIZE = 256  # official evaluation: larger pictures are scaled down to so many pixels
 
 
@@ -95,6 +96,26 @@ def recall_at_k(ranked_ids: Sequence[Sequence[str]], targets: Sequence[str], k: 
         )
     pairs = zip(ranked_ids, targets, strict=True)
     return np.array([float(target in list(ids)[:k]) for ids, target in pairs])
+
+
+def frechet_distance(features: Tensor, true: Tensor) -> float:
+    """Fréchet distance of two sets of features (N, P), by torchmetrics.
+
+    Raises GillError for fewer than two on either side.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    if min(len(features), len(true)) < 2:
+        raise GillError("the Fréchet distance needs at least two pictures on each side")
+    network = torch.nn.Identity()  # they are features already
+    network.num_features = features.shape[1]
+    metric = FrechetInceptionDistance(feature=network, normalize=True).to(features.device)
+    metric.set_dtype(torch.float64)
+    with torch.inference_mode():
+        for rows, real in ((true, True), (features, False)):
+            for batch in rows.split(FRECHET_BATCH):
+                metric.update(batch, real=real)
+        return float(metric.compute())
 
 
 def _matrix(values) -> np.ndarray:

@@ -144,6 +144,16 @@ PROMPTS = Task(  # answered with two pictures, between which to decide
     lambda question, context, image_size=None: [question.text],
     lambda question, context: question.text,
 )  # fmt: skip
+DRAWINGS = Task(  # the family's, too
+    "drawings", "scenes",
+    SPLITS | {context.name: context for context in (
+        Context("story", 5, 0, "5 sentences"),
+        Context("story_pictures", 5, 4, "5 sentences, 4 pictures"))},
+    _made_not_read, _made_not_read,
+)  # fmt: skip
+EDITS = Task(
+    "edits", "chains", {"turns": Context("turns", 7, 0, "7 turns")}, _made_not_read, _made_not_read
+)
 SCENES = Task("scenes", "scenes", SPLITS, _made_not_read, _made_not_read)  # the family's
 
 

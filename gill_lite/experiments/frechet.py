@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from gill_lite.errors import GillError
+from gill_lite.evaluation.metrics import frechet_distance
 from gill_lite.report.claims import Statistic
 from gill_lite.report.intervals import Interval
 from gill_lite.report.numbers import FRECHET
 
 [(METRIC, LABEL)] = FRECHET.items()
-BATCH = 64  # of features that torchmetrics adds up at a time
 RESAMPLES = 100
 NORMAL = 1.96  # standard errors to a side of a 95 % interval
 
@@ -40,26 +39,6 @@ def cell_features(evaluation, progress: bool | None = None) -> tuple[dict[Cell, 
     return features, torch.stack(true)
 
 
-def distance(features: Tensor, true: Tensor) -> float:
-    """Fréchet distance of two sets of features (N, P), by torchmetrics.
-
-    Raises GillError for fewer than two on either side.
-    """
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    if min(len(features), len(true)) < 2:
-        raise GillError("the Fréchet distance needs at least two pictures on each side")
-    network = torch.nn.Identity()  # they are features already
-    network.num_features = features.shape[1]
-    metric = FrechetInceptionDistance(feature=network, normalize=True).to(features.device)
-    metric.set_dtype(torch.float64)
-    with torch.inference_mode():
-        for rows, real in ((true, True), (features, False)):
-            for batch in rows.split(BATCH):
-                metric.update(batch, real=real)
-        return float(metric.compute())
-
-
 class Frechet:
     """Distances of a table's cells, and differences between its methods, with intervals."""
 
@@ -75,7 +54,7 @@ class Frechet:
             seeds = [c for c in self.features if c[:2] == (method, context)]
             everything = np.arange(len(self.true))
             self.known[method, context] = np.array([
-                np.mean([distance(self.features[cell][chosen], self.true[chosen])
+                np.mean([frechet_distance(self.features[cell][chosen], self.true[chosen])
                          for cell in seeds])
                 for chosen in tqdm([everything, *self.resamples], desc=f"bootstrap {method}")
             ])  # fmt: skip

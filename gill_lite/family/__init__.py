@@ -6,10 +6,13 @@ within the one budget of `system.py`, and is kept as safetensors with a JSON con
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from gill_lite.errors import GillError
 
-SEE, DRAW = "see", "draw"  # the tasks: show a picture to a language model, draw one from text
+# The tasks: show a picture to a language model, draw one from text, teach GILL's mapper otherwise;
+# and what came before them.
+SEE, DRAW, TEACH, BEFORE = "see", "draw", "teach", "before"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class System:
     loss: str
     takes: str
     gives: str
-    task: str  # SEE or DRAW
+    task: str  # SEE, DRAW, TEACH or BEFORE
     module: str = ""  # where its `build` is; the name's own file unless given
     options: dict = field(default_factory=dict)  # of `build`
     parents: tuple[str, ...] = ()  # whose idea it takes up
@@ -90,7 +93,7 @@ SEEING = (
         learns="linear layers, rows [IMG], a mapper",
         loss=f"{LM_LOSS} + contrast + distance to text embeddings", takes="texts and pictures",
         gives="text, retrieved and drawn pictures", task=SEE, module="joints",
-        options={"method": "gill"}, parents=("fromage",), joints="gill",
+        options={"method": "gill"}, parents=("fromage", "sd"), joints="gill",
         seeds=(0, 1, 2),
     ),
     System(
@@ -117,8 +120,81 @@ SEEING = (
         task=SEE, parents=("limber", "minigpt4"),
     ),
 )  # fmt: skip
-DRAWING: tuple[System, ...] = ()
-SYSTEMS = {system.name: system for system in (*SEEING, *DRAWING)}
+LATENT = "from mixtures to diffusion"
+DRAWN = "pictures drawn from text"
+BEYOND = "beyond the lectures"
+TEXT, PICTURE = "a text", "a picture"
+EARLIER = (
+    System(
+        "mixture", "Mixture of Gaussians", "Dempster et al. 1977", LATENT,
+        frozen="nothing", learns="means, covariances, weights", loss="likelihood, by EM",
+        takes="numbers", gives="numbers like them", task=BEFORE, learned=False,
+    ),
+    System(
+        "vae", "Variational autoencoder", "Kingma and Welling 2014", LATENT,
+        frozen="nothing", learns="an encoder and a decoder", loss="reconstruction + KL: the ELBO",
+        takes=PICTURE, gives="a picture like it", task=BEFORE, learned=False, parents=("mixture",),
+    ),
+    System(
+        "ddpm", "Diffusion", "Ho et al. 2020", LATENT,
+        frozen="the noising", learns="a denoiser", loss="squared error of the noise",
+        takes="noise", gives=PICTURE, task=BEFORE, learned=False, parents=("vae",),
+    ),
+)  # fmt: skip
+DRAWING = (
+    System(
+        "dalle", "DALL-E", "Ramesh et al. 2021", DRAWN,
+        frozen="CLIP, which chooses", learns="a picture language, then a model of texts and codes",
+        loss="reconstruction, then next word or code", takes=TEXT, gives=PICTURE, task=DRAW,
+        parents=("vae", "clip"),
+    ),
+    System(
+        "glide", "GLIDE", "Nichol et al. 2021", DRAWN,
+        frozen="nothing", learns="a text transformer and a denoiser of pixels",
+        loss="squared error of the picture", takes=TEXT, gives=PICTURE, task=DRAW,
+        module="painters", options={"which": "glide"}, parents=("ddpm",), learned=False,
+    ),
+    System(
+        "sd", "Latent diffusion", "Rombach et al. 2022", DRAWN,
+        frozen="CLIP's text tower, an autoencoder", learns="a denoiser of latents",
+        loss="squared error of the velocity", takes=TEXT, gives=PICTURE, task=DRAW,
+        module="painters", options={"which": "sd"}, parents=("ddpm", "vae", "clip"), learned=False,
+    ),
+    System(
+        "unclip", "unCLIP (DALL-E 2)", "Ramesh et al. 2022", DRAWN,
+        frozen="CLIP, an autoencoder", learns="a prior of CLIP's vectors, a decoder of them",
+        loss="squared errors of vector and velocity", takes=f"{TEXT}, or {PICTURE} to vary",
+        gives=PICTURE, task=DRAW, parents=("glide", "clip", "dalle"),
+    ),
+)  # fmt: skip
+MAPPED: dict[str, Any] = {
+    "frozen": "the language model, CLIP, Stable Diffusion, visual tokens",
+    "learns": "rows [IMG], a mapper", "takes": "texts and pictures", "gives": PICTURE,
+    "task": TEACH, "module": "taught", "seeds": (0, 1, 2),
+}  # fmt: skip
+TAUGHT = (
+    System(
+        "taught_text", "GILL's mapper, by text", "Koh et al. 2023", SHOWN,
+        loss="distance to text embeddings", options={"teacher": "text"}, parents=("gill",),
+        **MAPPED,
+    ),
+    System(
+        "taught_diffusion", "by diffusion, as MetaQuery", "Pan et al. 2025", BEYOND,
+        loss="the denoiser's error on the picture", options={"teacher": "diffusion"},
+        parents=("gill",), **MAPPED,
+    ),
+    System(
+        "taught_both", "by both, as MiniGPT-5", "Zheng et al. 2023", BEYOND,
+        loss="distance to text embeddings + denoiser's error", options={"teacher": "both"},
+        parents=("gill",), **MAPPED,
+    ),
+    System(
+        "taught_picture", "by CLIP's picture vector", "Sun et al. 2023", BEYOND,
+        loss="distance to CLIP's vector", options={"teacher": "picture"},
+        parents=("gill", "unclip"), **MAPPED,
+    ),
+)  # fmt: skip
+SYSTEMS = {system.name: system for system in (*EARLIER, *SEEING, *DRAWING, *TAUGHT)}
 
 
 def get_system(name: str) -> System:

@@ -7,16 +7,18 @@ two heads that compare it with pictures; GILL has R rows [IMG] and a mapper that
 import torch
 from torch import Tensor
 
+from gill_lite.family.painters import GillPainter
 from gill_lite.family.seer import Seer
 from gill_lite.model.checkpoint import joints_folder, load_joints
 from gill_lite.model.tokens import encode_text, pad_id, pad_rows
 
 
-class Joints(Seer):
+class Joints(GillPainter, Seer):
     """A Gill behind the family's prompts."""
 
     def __init__(self, backbones, method: str, seed: int):
         super().__init__(backbones)
+        self.backbones = backbones
         folder = joints_folder(method, seed)
         self.gill = load_joints(folder, backbones.lm, backbones.vision)
 

@@ -1,10 +1,12 @@
 """What all systems of the family share: the budget, stages of learning, how weights are kept.
 
 The budget is the same for all: STEPS batches of BATCH pairs, over all stages of a system together,
-from the same training pictures and captions.
+from the same training pictures and captions. Those that learn to draw from nothing take 1.8 of it,
+which is as many steps as the mini Stable Diffusion took.
 """
 
 import hashlib
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from gill_lite.errors import GillError
 from gill_lite.family import SYSTEMS, get_system
-from gill_lite.files import only_one, read_json, sha256, shipped, write_bytes, write_json
+from gill_lite.files import only_one, read_json, read_rows, sha256, shipped, write_bytes, write_json
 from gill_lite.model.backbones import Backbones, load_backbones
 from gill_lite.pretraining.loop import fit
 from gill_lite.pretraining.pretrain import chosen_device, made
@@ -22,6 +24,7 @@ from gill_lite.profiles import MINI
 from gill_lite.world.pictures import signed_pixels, training_caption, training_images
 
 STEPS, BATCH = 2_000, 64
+WATCH_EVERY = 85  # steps
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
 
 
@@ -32,6 +35,7 @@ class Stage(NamedTuple):
     learns: tuple[str, ...]  # how the names of the parameters begin that learn
     share: float = 1.0  # of the budget's steps
     lr: float = 1e-3
+    average: float | None = None  # decay of the weights' moving average, which is then kept
 
     @property
     def steps(self) -> int:
@@ -62,10 +66,11 @@ class Member(nn.Module):
     """A system: frozen backbones, and what learns in its stages. Subclasses give `loss`."""
 
     stages: tuple[Stage, ...] = ()
+    stage: Stage  # that it learns in, see `begin`
+    watch: Callable[[], dict] | None = None  # held-out numbers, looked at while it learns
 
     def __init__(self):
         super().__init__()
-        self.stage: Stage | None = None
         self.pairs: Any = None
 
     def begin(self, stage: Stage, work_dir: Path) -> None:
@@ -128,12 +133,21 @@ def train(
         for stage in member.stages:
             member.begin(stage, work_dir)
             fit(stem + stage.name, member, member.loss, work_dir, steps=stage.steps, lr=stage.lr,
-                warmup=max(1, stage.steps // 20), seed=seed, device=device)  # fmt: skip
+                warmup=max(1, stage.steps // 20), seed=seed, device=device,
+                average=stage.average, measure=member.watch, measure_every=WATCH_EVERY)  # fmt: skip
             member.to(device)
         about = made(command, work_dir, stem) | {"seed": seed, "device": device}
+        about["watched"] = watched(work_dir, stem)
         about["pairs"] = BATCH * sum(stage.steps for stage in member.stages)
         about["steps"] = {stage.name: stage.steps for stage in member.stages}
         return keep(member.to("cpu"), name, root, about)
+
+
+def watched(work_dir: Path, stem: str) -> list[dict]:
+    """What was watched: step, seconds and numbers, from the logs of a system's stages."""
+    logs = sorted(work_dir.glob(f"{stem}*.jsonl"))
+    rows = [row for log in logs for row in read_rows(log, "training log", "step")]
+    return [row for row in rows if "loss" not in row]
 
 
 def keep(member: Member, name: str, root: Path, about: dict) -> Path:

@@ -80,3 +80,14 @@ def generation_loss(predicted: Tensor, target: Tensor) -> Tensor:
 def _precise(values: Tensor) -> Tensor:
     """At least float32: a softmax over many thousands of numbers is too much for bfloat16."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def diffusion_loss(denoise, latents: Tensor, noise: Tensor, times: Tensor, alphas: Tensor):
+    """Squared error of the velocity that `denoise(noisy, times)` says (Salimans and Ho 2022).
+
+    `latents` and `noise` (B, C, h, w) are mixed as of `times` (B,); `alphas` are the schedule's
+    cumulative products, one a time.
+    """
+    a = alphas.to(latents)[times].view(-1, 1, 1, 1)
+    noisy = a.sqrt() * latents + (1 - a).sqrt() * noise
+    return F.mse_loss(denoise(noisy, times), a.sqrt() * noise - (1 - a).sqrt() * latents)

@@ -4,8 +4,8 @@ Its text encoder is the mini CLIP's, frozen, with 77 slots, as in Stable Diffusi
 """
 
 import torch
-from torch.nn.functional import mse_loss
 
+from gill_lite.model.losses import diffusion_loss
 from gill_lite.pretraining.autoencoder import encode_all
 from gill_lite.pretraining.loop import fit
 from gill_lite.world import language
@@ -104,12 +104,12 @@ def make_loss(pipeline, latents):
     def loss_fn(step, generator):
         index, texts = captioned(step, BATCH, generator)
         t = times(step, STEPS, BATCH, generator)
-        x, noise = latents[index], torch.randn(BATCH, *latents.shape[1:], generator=generator)
-        a = alphas[t].view(-1, 1, 1, 1)
-        noisy = a.sqrt() * x + (1 - a).sqrt() * noise
-        velocity = a.sqrt() * noise - (1 - a).sqrt() * x
-        noisy, t, velocity = (tensor.to(pipeline.device) for tensor in (noisy, t, velocity))
-        return mse_loss(pipeline.unet(noisy, t, prompt_embeds(pipeline, texts)).sample, velocity)
+        noise = torch.randn(BATCH, *latents.shape[1:], generator=generator)
+        x, t, noise = (tensor.to(pipeline.device) for tensor in (latents[index], t, noise))
+        read = prompt_embeds(pipeline, texts)
+        return diffusion_loss(
+            lambda noisy, t: pipeline.unet(noisy, t, read).sample, x, noise, t, alphas
+        )
 
     return loss_fn
 

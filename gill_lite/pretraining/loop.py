@@ -106,7 +106,8 @@ def fit(
             bar.set_postfix(loss=f"{loss.item():.4f}")
             _append(log, {"step": step, "loss": loss.item(), "seconds": round(now, 1)})
         if measure and made % measure_every == 0:
-            _append(log, {"step": step, **measure_on_cpu(module, measure, device)})
+            row = {"step": step, "seconds": round(now, 1)}
+            _append(log, row | measure_on_cpu(module, measure, device))
         if made == steps or time.monotonic() - saved > SAVE_EVERY:
             kept.save(made, now)
             saved = time.monotonic()

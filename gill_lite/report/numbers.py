@@ -33,6 +33,7 @@ SEEING = {  # of systems that are shown a picture
     "shots_0": "color alone, 0 examples ↑",
     "shots_2": "color alone, 2 examples ↑",
 }
+EDITING = {"changed": "change made ↑"}  # of a chain of edits; beside it, others kept
 NONE = "–"
 
 

@@ -7,9 +7,10 @@ import torch
 
 from gill_lite.errors import GillError
 from gill_lite.evaluation.evaluate import Evaluation
+from gill_lite.evaluation.metrics import frechet_distance
 from gill_lite.evaluation.tasks import CAPTIONS
 from gill_lite.experiments import frechet
-from gill_lite.experiments.frechet import Frechet, cell_features, distance
+from gill_lite.experiments.frechet import Frechet, cell_features
 from gill_lite.report import claims
 from gill_lite.report.claims import Claim, Statistic
 from tests.helpers import tiny_evaluation
@@ -42,25 +43,25 @@ def fr(count: int) -> Frechet:
 
 def test_the_distance_of_equal_sets_is_zero():
     x = gaussian(50, 0)
-    assert abs(distance(x, x)) < 1e-6
-    assert abs(distance(x, x[torch.randperm(50)])) < 1e-6, "a set has no order"
+    assert abs(frechet_distance(x, x)) < 1e-6
+    assert abs(frechet_distance(x, x[torch.randperm(50)])) < 1e-6, "a set has no order"
     with pytest.raises(GillError, match="at least two pictures"):
-        distance(x[:1], x)
+        frechet_distance(x[:1], x)
 
 
 def test_the_distance_of_two_gaussians_is_the_known_one():
     true, drawn = whitened(200, 0), whitened(200, 1)
     scales, shift = torch.tensor([1.0, 2.0, 0.5]), torch.tensor([3.0, 0.0, -1.0])
     expected = (shift**2).sum() + ((scales - 1) ** 2).sum()  # of covariances that commute
-    assert abs(distance(drawn * scales + shift, true) - expected) < 1e-6
+    assert abs(frechet_distance(drawn * scales + shift, true) - expected) < 1e-6
     turned, _ = torch.linalg.qr(gaussian(WIDTH, 5))
     a, b = (x @ turned for x in (drawn * scales + shift, true))
-    assert abs(distance(a, b) - expected) < 1e-6, "the axes do not matter"
+    assert abs(frechet_distance(a, b) - expected) < 1e-6, "the axes do not matter"
 
 
 def test_seeds_are_averaged_and_the_interval_lies_around_the_distance():
     found = fr(100)
-    each = [distance(found.features["near", "c", seed], found.true) for seed in (0, 1)]
+    each = [frechet_distance(found.features["near", "c", seed], found.true) for seed in (0, 1)]
     interval = found.intervals()["near", "c"]
     assert abs(interval.mean - sum(each) / 2) < 1e-9
     assert interval.low < interval.mean < interval.high and interval.n == 100
@@ -74,7 +75,8 @@ def test_the_interval_by_hand():
                 ("m", "b", 0): gaussian(20, 3, 1.0)}  # fmt: skip
     found = Frechet(features, gaussian(20, 0))
     drawn = [
-        sum(distance(features["m", "a", seed][rows], found.true[rows]) for seed in (0, 1)) / 2
+        sum(frechet_distance(features["m", "a", seed][rows], found.true[rows]) for seed in (0, 1))
+        / 2
         for rows in found.resamples
     ]
     interval, half = found.interval([(1, "m", "a")]), 1.96 * statistics.stdev(drawn)

@@ -17,7 +17,6 @@ from gill_lite.cli import main as cli
 from gill_lite.datasets.images import open_image
 from gill_lite.errors import GillError
 from gill_lite.evaluation import metrics
-from gill_lite.experiments import frechet
 from gill_lite.experiments.deciding import choices, votes
 from gill_lite.model import tokens
 from gill_lite.model.gill import build_gill
@@ -266,8 +265,8 @@ def test_kappa_of_votes_that_are_all_alike_is_undefined():
 def test_pictures_of_one_colour_have_their_distances():
     grey, white = torch.full((4, 3, 64, 64), 0.5), torch.ones(4, 3, 64, 64)
     one, other = (pixels.mean(dim=(2, 3)) for pixels in (grey, white))
-    assert frechet.distance(one, one) == pytest.approx(0, abs=1e-9)
-    assert frechet.distance(other, one) == pytest.approx(3 * 0.25)
+    assert metrics.frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
+    assert metrics.frechet_distance(other, one) == pytest.approx(3 * 0.25)
     import lpips
 
     module = lpips.LPIPS(pretrained=False, pnet_rand=True, net="squeeze", verbose=False).eval()

@@ -1,0 +1,121 @@
+"""GILL's mapper and [IMG] rows learned anew, each time from another teacher.
+
+`text` is GILL's own: the distance to what the text encoder makes of the caption, and no picture is
+looked at. `diffusion` sends the slope of the denoiser's error on the true picture through the
+frozen denoiser into the slots, as MetaQuery does (Pan et al. 2025, arXiv:2504.06256). `both` adds
+the two, as MiniGPT-5 does (Zheng et al. 2023, arXiv:2310.02239). `picture` is the distance to
+CLIP's vector of the true picture, from one slot; unCLIP's decoder draws it. All else is as
+in the shipped joints of the same seed: language model, visual tokens, the shape of the mapper.
+
+Axes: B pairs, N training pictures, L slots, E their width, P width of CLIP's space; E = P.
+"""
+
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gill_lite.family.drawing import drawn, examples, judge_of
+from gill_lite.family.painters import GillPainter
+from gill_lite.family.system import Member, Stage, load
+from gill_lite.model.checkpoint import joints_folder, read_joints
+from gill_lite.model.gill import Gill
+from gill_lite.model.losses import diffusion_loss, generation_loss
+from gill_lite.model.vectors import of_length, picture_vectors
+from gill_lite.pretraining.autoencoder import encode_all
+from gill_lite.pretraining.denoiser import times
+from gill_lite.training.data import Examples, world_pairs
+from gill_lite.training.train import make_batch
+
+TEACHERS = {  # name -> the parts of its loss, and their weights
+    "text": {"text": 1.0},
+    "diffusion": {"diffusion": 10.0},
+    "both": {"text": 1.0, "diffusion": 10.0},  # so that the two are about as large
+    "picture": {"picture": 1.0},
+}
+WATCHED = 24  # pictures, now and then, while it learns
+LEARNS = ("mapper.", "img_embeddings")
+
+
+class Taught(GillPainter, Member):
+    """A Gill whose mapper has the teacher `teacher`."""
+
+    stages = (Stage("mapper", tuple(f"gill.{name}" for name in LEARNS), share=0.34),)
+
+    def __init__(self, backbones, gill: Gill, teacher: str, root=None):
+        super().__init__()
+        self.backbones, self.gill, self.root = backbones, gill, root
+        self.teacher, self.parts = teacher, TEACHERS[teacher]
+
+    # ---- training ----
+
+    def begin(self, stage: Stage, work_dir) -> None:
+        """Pictures as CLIP and as the autoencoder see them, where the teacher looks at them."""
+        super().begin(stage, work_dir)
+        clip, vae = self.backbones.vision, self.backbones.pipeline.vae
+        self.pooled = world_pairs(self.backbones, work_dir)[1]  # (N, Dv)
+        self.seen = picture_vectors(clip, self.pooled)  # (N, P)
+        if "diffusion" in self.parts:
+            latents = encode_all(vae, self.pairs.pictures, work_dir / "latents.pt")
+            self.latents = latents * vae.config.scaling_factor  # (N, C, h, w)
+
+    def loss(self, step: int, generator: torch.Generator) -> Tensor:
+        """The teacher's loss of the slots that the mapper makes of captions."""
+        self.gill.rescale_img_embeddings()  # as behind each step of GILL's own training
+        index = self.pairs.draw(generator)
+        examples = Examples(index, self.pooled[index], self.pairs.captions(index, step))
+        most = self.backbones.profile.max_caption_tokens
+        batch = make_batch(self.gill, self.backbones, examples, most)
+        slots = self.gill.prompt_embeds(self.gill.img_pass(batch.img_rows).hidden)  # (B, L, E)
+        losses = {
+            "text": lambda: generation_loss(slots, batch.prompt_targets),
+            "picture": lambda: generation_loss(slots, self.seen[index][:, None].to(slots)),
+            "diffusion": lambda: self.denoised(slots, index, step, generator),
+        }
+        return sum(weight * losses[part]() for part, weight in self.parts.items())
+
+    def denoised(self, slots: Tensor, index, step: int, generator) -> Tensor:
+        """The frozen denoiser's error on the true pictures, given the slots (B, L, E)."""
+        pipeline, x = self.backbones.pipeline, self.latents[index].to(slots)
+        unet = pipeline.unet.to(x.device)
+        t = times(step, self.stage.steps, len(x), generator).to(x.device)
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        return diffusion_loss(
+            lambda noisy, t: unet(noisy, t, slots).sample,
+            x, noise, t, pipeline.scheduler.alphas_cumprod,
+        )  # fmt: skip
+
+    def watch(self) -> dict:
+        """Right attributes of pictures of held-out full captions; of one slot, nothing is drawn."""
+        if self.teacher == "picture":
+            return {}
+        self.backbones.pipeline.unet.to(self.device)
+        chosen = examples("novel", WATCHED)
+        found = judge_of(self).attributes(drawn(self, chosen), [e.scene for e in chosen])
+        return {"attribute_accuracy": round(float(found.mean.mean()), 4)}
+
+    # ---- drawing ----
+
+    @cached_property
+    def decoder(self):
+        """The unCLIP that draws what one slot holds."""
+        return load("unclip", 0, self.root, self.backbones)
+
+    def draw(self, prompts, seeds) -> Tensor:
+        """As GILL, but that the one slot of a picture's teacher goes to unCLIP's decoder."""
+        if self.teacher != "picture":
+            return super().draw(prompts, seeds)
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        return self.decoder.decode(of_length(self.slots(prompts)[:, 0]), generators)
+
+
+def build(backbones, seed: int, root, teacher: str) -> Taught:
+    """The shipped joints of `seed` with a fresh mapper and fresh [IMG] rows."""
+    kept = read_joints(joints_folder("gill", seed))
+    config = replace(kept.config, prompt_slots=1) if teacher == "picture" else kept.config
+    gill = Gill(backbones.lm, backbones.vision, config)
+    for name, value in gill.trainable_parameters().items():
+        if not name.startswith(LEARNS):
+            value.data.copy_(kept.joints[name])
+    return Taught(backbones, gill, teacher, root)

@@ -1,0 +1,24 @@
+"""The family tree and its page: made of the catalogue, and as committed."""
+
+from gill_lite.family import SYSTEMS, tree
+from tests.helpers.places import ROOT
+
+
+def test_parents_are_known_and_older():
+    for name, system in SYSTEMS.items():
+        assert set(system.parents) <= set(SYSTEMS)
+        assert all(tree.depth(parent) < tree.depth(name) for parent in system.parents)
+
+
+def test_no_two_boxes_lie_upon_each_other():
+    places = list(tree.places().values())
+    assert len(places) == len(SYSTEMS)
+    for i, (x, y) in enumerate(places):
+        for a, b in places[:i]:
+            assert abs(x - a) > tree.WIDE or abs(y - b) > tree.HIGH
+
+
+def test_every_source_is_there():
+    for system in SYSTEMS.values():
+        if tree.source(system).endswith(".py"):
+            assert (ROOT / "docs" / tree.source(system)).is_file()
