@@ -249,7 +249,7 @@ def load_responder(
     from gill_lite.answering.decision import load_decision
     from gill_lite.answering.index import load_index
     from gill_lite.model.backbones import load_backbones
-    from gill_lite.model.checkpoint import joints_folder, load_joints
+    from gill_lite.model.checkpoint import joints_folder, joints_for
     from gill_lite.profiles import get_profile
 
     profile = get_profile(profile_name)
@@ -262,7 +262,7 @@ def load_responder(
     if backbones is None:
         device, dtype = placed(profile.name, device, dtype)
         backbones = load_backbones(profile, device, dtype, quantize=quantize)
-    gill = load_joints(directory, backbones.lm, backbones.vision)
+    gill = joints_for(backbones, directory)
     index = load_index(directory)
     gallery = None if index is None else Gallery(index, folder=images or index.folder)
     return Responder(backbones, gill, gallery, load_decision(directory))

@@ -19,7 +19,7 @@ from gill_lite.errors import GillError
 from gill_lite.evaluation.cache import key_of, tensor_bytes
 from gill_lite.files import shipped
 from gill_lite.model.backbones import Backbones, load_backbones, with_lm
-from gill_lite.model.checkpoint import WEIGHTS, joints_folder, load_joints
+from gill_lite.model.checkpoint import WEIGHTS, joints_folder, joints_for
 from gill_lite.profiles import Profile
 from gill_lite.training import recipes
 
@@ -183,8 +183,7 @@ def load_models(
         lm = recipes.RECIPES[method].lm_folder if method in recipes.RECIPES else None
         if lm is not None and lm not in standing:
             standing[lm] = with_lm(frozen, lm)
-        joints_of = load_joints(folder, standing[lm].lm, frozen.vision)
-        responders[method, seed] = Responder(standing[lm], joints_of)
+        responders[method, seed] = Responder(standing[lm], joints_for(standing[lm], folder))
     first = next(iter(responders.values()))
     drawers: Models = {(name, 0): BASELINES[name](first) for name in baselines}
     return drawers | {cell: GillDrawer(responder) for cell, responder in responders.items()}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gill_lite.errors import GillError
 from gill_lite.files import read_json, shipped, write_bytes, write_json
 from gill_lite.model import official
+from gill_lite.model.backbones import fingerprint
 from gill_lite.model.config import GillConfig
 from gill_lite.model.gill import Gill
 
@@ -67,6 +68,24 @@ def load_joints(directory: str | Path, lm: nn.Module, vision: nn.Module) -> Gill
     gill = blank_gill(lm, vision, saved.config)
     put_joints(gill, saved.joints, Path(directory) / WEIGHTS)
     return gill.eval()
+
+
+def joints_for(backbones, directory: str | Path) -> Gill:
+    """The Gill saved in `directory`, around `backbones`. Raises GillError as `load_joints` does.
+
+    In the mini world, where anyone makes backbones anew, it must also be these that the joints
+    were trained on: others may have the same sizes and mean nothing to them.
+    """
+    told = read_joints(directory).provenance
+    trained_on = told.get("settings", {}).get("backbones")
+    exact = backbones.profile.name == "mini" and backbones.lm.dtype == torch.float32
+    if exact and trained_on not in (None, fingerprint(backbones)):
+        raise GillError(
+            f"the joints in {directory} were trained on other backbones (of an older world, or "
+            "another language model) than these; make new ones with "
+            f"`{told.get('command', 'gill-lite train')}`"
+        )
+    return load_joints(directory, backbones.lm, backbones.vision)
 
 
 class Saved(NamedTuple):

@@ -1,6 +1,7 @@
 """Joints saved and loaded, and what is said of files that do not fit."""
 
 import json
+from dataclasses import replace
 from pickle import dumps, loads
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from gill_lite.errors import GillError
 from gill_lite.files import read_json
 from gill_lite.model import checkpoint, official
+from gill_lite.model.backbones import fingerprint
 from gill_lite.model.config import GillConfig
 from gill_lite.model.gill import build_gill
 from gill_lite.model.mappers import MAPPERS
@@ -106,6 +108,20 @@ def test_joints_of_another_language_model_do_not_fit(backbones, gill, tmp_path):
     other = tiny_backbones.language_model(len(backbones.tokenizer), width=8)
     with pytest.raises(GillError, match=r"img_embeddings is \(8, 16\) but must be \(8, 8\)"):
         checkpoint.load_joints(tmp_path, other, backbones.vision)
+
+
+def test_joints_of_other_backbones_of_the_same_size_are_refused(backbones, gill, tmp_path):
+    mini = replace(backbones, profile=backbones.profile.replace(name="mini"))
+    told = {"command": "gill-lite train --seed 3", "settings": {"backbones": fingerprint(mini)}}
+    checkpoint.save_joints(gill, tmp_path, told)
+    assert checkpoint.joints_for(mini, tmp_path).config == gill.config
+    lm = tiny_backbones.language_model(len(backbones.tokenizer))
+    lm.get_input_embeddings().weight.data += 1
+    other = replace(mini, lm=lm)
+    with pytest.raises(GillError, match="other backbones.*make new ones with `gill-lite train --s"):
+        checkpoint.joints_for(other, tmp_path)
+    checkpoint.save_joints(gill, tmp_path, {})  # joints of elsewhere do not tell
+    assert checkpoint.joints_for(other, tmp_path).config == gill.config
 
 
 def test_a_broken_weight_file_is_named(tmp_path):
