@@ -1,8 +1,8 @@
 """Joints saved and loaded, and what is said of files that do not fit."""
 
 import json
-from dataclasses import replace
 from pickle import dumps, loads
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -111,13 +111,14 @@ def test_joints_of_another_language_model_do_not_fit(backbones, gill, tmp_path):
 
 
 def test_joints_of_other_backbones_of_the_same_size_are_refused(backbones, gill, tmp_path):
-    mini = replace(backbones, profile=backbones.profile.replace(name="mini"))
+    profile = tiny_backbones.profile().replace(name="mini")
+    mini = SimpleNamespace(**{**vars(backbones), "profile": profile})
     told = {"command": "gill-lite train --seed 3", "settings": {"backbones": fingerprint(mini)}}
     checkpoint.save_joints(gill, tmp_path, told)
     assert checkpoint.joints_for(mini, tmp_path).config == gill.config
     lm = tiny_backbones.language_model(len(backbones.tokenizer))
     lm.get_input_embeddings().weight.data += 1
-    other = replace(mini, lm=lm)
+    other = SimpleNamespace(**{**vars(mini), "lm": lm})
     with pytest.raises(GillError, match="other backbones.*make new ones with `gill-lite train --s"):
         checkpoint.joints_for(other, tmp_path)
     checkpoint.save_joints(gill, tmp_path, {})  # joints of elsewhere do not tell
