@@ -13,6 +13,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+import pandas as pd
+
 from gill_lite import provenance
 from gill_lite.datasets.reading import MAX_SKIPPED
 from gill_lite.errors import GillError
@@ -159,16 +161,10 @@ def results(
     """What results/<name>.json holds: rows, verdicts, counts, settings, provenance, figures.
 
     table, config: of the `Evaluation`. started: `time.time()` when this start began. measured:
-    by metric, what gives `intervals()` by (method, context) and those `of_statistic`, where it is
-    no mean over examples.
+    by metric, what gives `intervals()` by (method, context) and that `of_bound` of a claim, where
+    it is no mean over examples.
     """
-    frame, measured = scores_frame(run.rows), measured or {}
     profile = config["profile"]["name"]
-    labels = numbers.MINI_METRICS if profile == "mini" else numbers.METRICS
-    labels = labels | numbers.RECALLS | numbers.FRECHET | numbers.SEEING | numbers.EDITING
-    ours = {metric: source.intervals() for metric, source in measured.items()}
-    deciding = {metric: source.of_statistic for metric, source in measured.items()}
-    judged = [claim for claim in claims.read_claims() if claim.table == table.topic]
     made = provenance.collect(started, profile, command or table.command, run.earlier_seconds)
     if run.lost:
         config = {**config, "data": _without(config["data"], run.lost)}
@@ -176,12 +172,7 @@ def results(
         "table": table.name,
         "title": table.title,
         "topic": table.topic,
-        "rows": numbers.result_rows(
-            frame, table.topic, table.all_contexts, labels, table.labels, measured=ours
-        ),
-        "verdicts": [claims.judge(claim, frame, deciding) for claim in judged],
-        "spread": spread.rows(frame, table.contexts),
-        "verdicts_by_lm": spread.verdicts(judged, frame),
+        **judged(table, scores_frame(run.rows), profile, measured),
         "counts": run.counts,
         "settings": {
             f"num_{table.task.examples}": config["data"]["taken"],
@@ -197,6 +188,25 @@ def _without(data: dict, lost: Counter) -> dict:
     """What is said of the data, when the examples whose pictures could not be used are known."""
     counts = {name: data[name] - lost.total() for name in ("usable", "taken")}
     return {**data, **counts, "skipped": dict(Counter(data["skipped"]) + lost)}
+
+
+def judged(table: Table, frame: pd.DataFrame, profile="mini", measured: dict | None = None) -> dict:
+    """What a results file says of the scores: rows, verdicts, spread, verdicts_by_lm."""
+    measured = measured or {}
+    labels = numbers.MINI_METRICS if profile == "mini" else numbers.METRICS
+    labels = labels | numbers.CHANGED | numbers.RECALLS | numbers.FRECHET
+    labels = labels | numbers.SEEING | numbers.EDITING
+    ours = {metric: source.intervals() for metric, source in measured.items()}
+    deciding = {metric: source.of_bound for metric, source in measured.items()}
+    about = [claim for claim in claims.read_claims() if claim.table == table.topic]
+    return {
+        "rows": numbers.result_rows(
+            frame, table.topic, table.all_contexts, labels, table.labels, measured=ours
+        ),
+        "verdicts": [claims.judge(claim, frame, deciding) for claim in about],
+        "spread": spread.rows(frame, table.contexts),
+        "verdicts_by_lm": spread.verdicts(about, frame),
+    }
 
 
 def save(output_dir, run: RunResult, result: dict) -> Path:

@@ -1,10 +1,8 @@
 """The Fréchet distance of a table's pictures to the true ones, in the space of the mini CLIP.
 
 The paper's ablation has FID, over Inception features of CC3M pictures. It is a number of a whole
-set of pictures; its error is bootstrapped over captions.
+set of pictures; its error is bootstrapped over captions and over the seeds of the joints.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,13 +10,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from gill_lite.evaluation.metrics import frechet_distance
-from gill_lite.report.claims import Statistic
-from gill_lite.report.intervals import Interval
+from gill_lite.report.claims import NOTHING, Bound
+from gill_lite.report.intervals import Interval, Part, Resampled, resample, resampled_interval
 from gill_lite.report.numbers import FRECHET
+from gill_lite.report.scores import Terms
+from gill_lite.training.recipes import RECIPES
 
 [(METRIC, LABEL)] = FRECHET.items()
 RESAMPLES = 100
-NORMAL = 1.96  # standard errors to a side of a 95 % interval
 
 Cell = tuple[str, str, int]  # method, context, seed
 
@@ -46,37 +45,44 @@ class Frechet:
         self.features, self.true = features, true
         draw = np.random.default_rng(0)
         self.resamples = [draw.integers(len(true), size=len(true)) for _ in range(RESAMPLES)]
-        self.known: dict[tuple[str, str], np.ndarray] = {}
+        self.known: dict[tuple[str, str], Part] = {}
 
-    def distances(self, method: str, context: str) -> np.ndarray:
-        """Mean over seeds: of all captions first, then of each resample, (1 + RESAMPLES,)."""
+    def distances(self, method: str, context: str) -> Part:
+        """With each seed, (J,): of all captions, and of each resample of them, (RESAMPLES, J)."""
         if (method, context) not in self.known:
             seeds = [c for c in self.features if c[:2] == (method, context)]
             everything = np.arange(len(self.true))
-            self.known[method, context] = np.array([
-                np.mean([frechet_distance(self.features[cell][chosen], self.true[chosen])
-                         for cell in seeds])
+            found = np.array([
+                [frechet_distance(self.features[cell][chosen], self.true[chosen]) for cell in seeds]
                 for chosen in tqdm([everything, *self.resamples], desc=f"bootstrap {method}")
             ])  # fmt: skip
+            self.known[method, context] = Part(found[0], found[1:])
         return self.known[method, context]
 
-    def interval(self, terms: Sequence[tuple[int, str, str]]) -> Interval:
-        """A signed sum of cells, plus and minus 1.96 bootstrap standard errors.
+    def resampled(self, terms: Terms) -> Resampled | None:
+        """A signed sum of cells, as it is and in the resamples; None where it was not drawn."""
+        terms = list(terms)
+        if not {term[1:] for term in terms} <= {cell[:2] for cell in self.features}:
+            return None
+        parts: dict[str, Part] = {}
+        for sign, method, context in terms:
+            signed = [sign * values for values in self.distances(method, context)]
+            old = parts.get(method, (0, 0))
+            parts[method] = Part(signed[0] + old[0], signed[1] + old[1])
+        return resample(parts, len(self.true), RECIPES)
+
+    def interval(self, terms: Terms) -> Interval:
+        """A signed sum of cells with an interval over captions and seeds of the joints.
 
         The distance of a resample is larger than that of the set, since it holds fewer different
         pictures; a standard error, unlike percentiles, is not moved by that.
         """
-        cells = {(method, context) for _, method, context in terms}
-        if not cells <= {cell[:2] for cell in self.features}:
-            return Interval(None, None, None, 0, "no such cell")
-        signed = [sign * self.distances(method, context) for sign, method, context in terms]
-        total = np.sum(signed, axis=0)
-        mean, error = float(total[0]), float(total[1:].std(ddof=1))
-        return Interval(mean, mean - NORMAL * error, mean + NORMAL * error, len(self.true))
+        found = self.resampled(terms)
+        return resampled_interval(found) if found else NOTHING
 
-    def of_statistic(self, statistic: Statistic) -> Interval:
+    def of_bound(self, bound: Bound) -> Interval:
         """What decides a claim about this metric."""
-        return self.interval(statistic.terms)
+        return bound.share(self.resampled) if bound.per else self.interval(bound.terms)
 
     def intervals(self) -> dict[tuple[str, str], Interval]:
         """Of each (method, context), for `numbers.result_rows`."""

@@ -18,8 +18,8 @@ from gill_lite.evaluation.run import RunResult
 from gill_lite.evaluation.tables import TABLES, Table
 from gill_lite.experiments import frechet
 from gill_lite.model.checkpoint import joints_folder, read_joints
-from gill_lite.report.intervals import Interval, paired_interval
-from gill_lite.report.scores import story_scores
+from gill_lite.report.intervals import Interval
+from gill_lite.report.numbers import difference
 
 TIMED_STEPS = 10  # training steps of each mapper
 
@@ -39,12 +39,7 @@ class Ablation:
     @property
     def table(self) -> Table:
         """The stories' table with the contexts of both, so that it holds all rows."""
-        tables = [part.table for part in self.parts]
-        return replace(
-            tables[0],
-            contexts=tuple(c for table in tables for c in table.contexts),
-            text_contexts=tuple(c for table in tables for c in table.text_contexts),
-        )
+        return both_contexts(*(part.table for part in self.parts))
 
     def run(self, progress: bool | None = None) -> RunResult:
         """Score every item of both, one after the other; each goes on where it was killed."""
@@ -62,6 +57,15 @@ class Ablation:
         result["settings"]["num_captions"] = captions["data"]["taken"]
         result["provenance"]["inputs"] = {"stories": stories, "captions": captions}
         return result
+
+
+def both_contexts(*tables: Table) -> Table:
+    """The first of the tables with the contexts of all."""
+    return replace(
+        tables[0],
+        contexts=tuple(c for table in tables for c in table.contexts),
+        text_contexts=tuple(c for table in tables for c in table.text_contexts),
+    )
 
 
 def prepare_both(
@@ -163,16 +167,15 @@ def differences(
 ) -> list[dict]:
     """Each method minus `baseline`, story by story in the same context: a JSON row each.
 
-    Keys: method, context (labels); difference, low, high, n, undefined.
+    Keys: method, context (labels); difference, low, high, n, undefined, seeds.
     """
-    stories, rows = story_scores(frame, metric), []
+    there, rows = set(zip(frame["method"], frame["context"], strict=True)), []
     for method in table.learned:
         for context in table.contexts:
-            cells = [(method, context.name), (baseline, context.name)]
-            if method == baseline or not set(cells) <= set(stories.columns):
+            cells = [(1, method, context.name), (-1, baseline, context.name)]
+            if method == baseline or not {cell[1:] for cell in cells} <= there:
                 continue
-            both = stories[cells].dropna()
-            interval = asdict(paired_interval(*(both[cell].to_numpy() for cell in cells)))
+            interval = asdict(difference(frame, metric, cells))
             labels = {"method": table.labels[method], "context": context.label}
             rows.append({**labels, "difference": interval.pop("mean"), **interval})
     return rows

@@ -170,7 +170,7 @@ class Talkers:
 
 
 def score(talker: Talker, some: Sequence[Chain], pool: Sequence[Chain]) -> list[dict]:
-    """A row a chain: changed_<turn> and kept_<turn>, and their means over turns behind the first.
+    """A row a chain: made_<turn> and kept_<turn>, and their means over turns behind the first.
 
     The first turn changes nothing; kept is then the share of what was asked for.
     """
@@ -182,9 +182,9 @@ def score(talker: Talker, some: Sequence[Chain], pool: Sequence[Chain]) -> list[
             others = [hits[other][i] for other in ATTRIBUTES if other != each.changed]
             row[f"kept_{name}"] = float(sum(others) / len(others))
             if each.changed:
-                row[f"changed_{name}"] = float(hits[each.changed][i])
+                row[f"made_{name}"] = float(hits[each.changed][i])
     for row in rows:
-        for what in ("changed", "kept"):
+        for what in ("made", "kept"):
             told = [row[f"{what}_{turn}"] for turn in TURNS[1:]]
             row[what] = sum(told) / len(told)
     return rows

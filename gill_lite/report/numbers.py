@@ -8,8 +8,9 @@ import pandas as pd
 
 from gill_lite.errors import GillError
 from gill_lite.files import shipped
-from gill_lite.report.intervals import Interval, mean_interval
-from gill_lite.report.scores import story_scores
+from gill_lite.report.intervals import Interval, two_level_interval
+from gill_lite.report.scores import Terms, seed_scores
+from gill_lite.training.recipes import RECIPES
 
 PAPER_COLUMNS = ["table", "method", "context", "metric", "value", "plus_minus", "source"]
 METHODS = {"glide": "GLIDE", "sd": "Stable Diffusion", "gill": "GILL"}  # of Tables 1 and 2
@@ -20,6 +21,7 @@ METRICS = {
 }
 MINI_METRICS = {**METRICS, "lpips": "LPIPS (mini trunk) ↓"}
 RECALLS = {f"recall_at_{k}": f"R@{k} ↑" for k in (1, 5, 10)}  # of retrieval
+CHANGED = {"changed": "what the last sentence changed ↑"}  # of the stories where one did
 FRECHET = {"fid": "Fréchet distance ↓"}  # of a set of pictures, never of one
 SEEING = {  # of systems that are shown a picture
     "right": "attributes right ↑",  # of those that captions name
@@ -33,7 +35,7 @@ SEEING = {  # of systems that are shown a picture
     "shots_0": "color alone, 0 examples ↑",
     "shots_2": "color alone, 2 examples ↑",
 }
-EDITING = {"changed": "change made ↑"}  # of a chain of edits; beside it, others kept
+EDITING = {"made": "change made ↑"}  # of a chain of edits; beside it, others kept
 NONE = "–"
 
 
@@ -67,9 +69,14 @@ def paper_number(
 
 
 def intervals(frame: pd.DataFrame, metric: str) -> dict[tuple[str, str], Interval]:
-    """Mean and bootstrap interval of each (method, context), over stories with all their seeds."""
-    stories = story_scores(frame, metric)
-    return {cell: mean_interval(stories[cell].dropna().to_numpy()) for cell in stories.columns}
+    """Mean and interval of each (method, context), over stories and seeds of the joints."""
+    cells = dict.fromkeys(zip(frame["method"], frame["context"], strict=True))
+    return {cell: difference(frame, metric, [(1, *cell)]) for cell in cells}
+
+
+def difference(frame: pd.DataFrame, metric: str, terms: Terms) -> Interval:
+    """A signed sum of cells, story by story, over stories and seeds of the joints."""
+    return two_level_interval(seed_scores(frame, metric, terms), RECIPES)
 
 
 def result_rows(

@@ -15,9 +15,13 @@ from gill_lite.report import claims, spread, summary
 from gill_lite.report.numbers import results_frame
 
 # Okabe and Ito's colours; the mark tells them apart in a grey print.
-MARKS = dict(zip(summary.VERDICTS, ("●", "◐", "○", "?", "–"), strict=True))
+MARKS = dict(zip(summary.VERDICTS, ("●", "◐", "○", "…", "?", "–", "·"), strict=True))
 COLORS = dict(
-    zip(summary.VERDICTS, ("#0072B2", "#E69F00", "#D55E00", "#7a7a7a", "#b8b8b8"), strict=True)
+    zip(
+        summary.VERDICTS,
+        ("#0072B2", "#E69F00", "#D55E00", "#9a7aa0", "#7a7a7a", "#b8b8b8", "#d0d0d0"),
+        strict=True,
+    )
 )
 DISCUSSION = "**What did not come out"  # begins the cell in which a notebook discusses it
 

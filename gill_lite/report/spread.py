@@ -6,6 +6,7 @@ of their own.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pandas as pd
 
@@ -55,20 +56,27 @@ def _deviation(values) -> float | None:
 def verdicts(judged: list, frame: pd.DataFrame) -> list[dict]:
     """The verdicts on `judged` claims about GILL, once for each language model.
 
-    On each the first seed of the joints alone is read, so that they are compared alike.
+    On each the first seed of the joints alone is read, so that they are compared alike; the
+    intervals are over stories, and what the seeds vary is seen beside them (`rows`).
     """
     known = methods(frame) if len(frame) else []
     if len(known) < 2:
         return []
-    about = [c for c in judged if any(method == "gill" for _, method, _ in c.statistic.terms)]
+    about = [claim for claim in judged if "gill" in claim.statistic.methods]
     made = []
     for name in known:
         part = frame[(frame["method"] == name) & (frame["seed"] == RECIPES[name].seeds[0])]
         part = part.assign(method="gill")
         others = frame[~frame["method"].isin(known)]
         cells = pd.concat([others, part], ignore_index=True).drop_duplicates(list(FRAME_COLUMNS))
-        made += [{"lm": RECIPES[name].lm or "0", **claims.judge(claim, cells)} for claim in about]
+        made += [{"lm": RECIPES[name].lm or "0", **_over_stories(c, cells)} for c in about]
     return made
+
+
+def _over_stories(claim, cells: pd.DataFrame) -> dict:
+    metric = claim.statistic.metric
+    intervals = [bound.interval(cells, metric) for bound in claim.statistic.bounds]
+    return claims.claim_row(claim, *(replace(interval, seeds=0) for interval in intervals))
 
 
 def means_frame(spread: list[dict]) -> pd.DataFrame:

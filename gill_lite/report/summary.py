@@ -11,8 +11,8 @@ from gill_lite.report.intervals import Interval
 from gill_lite.report.numbers import NONE, flat, results_frame
 from gill_lite.training.recipes import RECIPES, train_command
 
-VERDICTS = (claims.REPRODUCED, claims.WITHIN_NOISE, claims.NOT_REPRODUCED, claims.UNDEFINED,
-            claims.NOT_RUN)  # fmt: skip
+VERDICTS = (claims.REPRODUCED, claims.WITHIN_NOISE, claims.NOT_REPRODUCED, claims.TOO_FEW,
+            claims.UNDEFINED, claims.NOT_RUN, claims.NO_STATISTIC)  # fmt: skip
 OFFICIAL = "_official"  # ends the names of tables made under the official protocol
 KEYS = ("table", "title", "rows", "verdicts", "counts", "settings", "provenance", "figures")
 SOME = {"topic": "", "controls": [], "spread": [], "verdicts_by_lm": []}  # not every table has them
@@ -50,14 +50,14 @@ def read_results(folder) -> tuple[dict[str, dict], list[str]]:
 def complete(result: dict, path="") -> dict:
     """A results file's content with all the keys that the report reads.
 
-    The verdict on a claim of the claims file is computed anew from the interval the file holds.
+    The verdict on a claim of the claims file is computed anew from the intervals the file holds.
     Raises GillError naming what the file `path` lacks.
     """
     lost = [key for key in KEYS if key not in result]
     if lost:
         raise GillError(f"results file {path} lacks {', '.join(lost)}; make its table anew")
     known = {claim.id: claim for claim in claims.read_claims()}
-    rows = [claims.claim_row(known[row["id"]], Interval.of(row)) if row["id"] in known else row
+    rows = [claims.judged_anew(known[row["id"]], row) if row["id"] in known else row
             for row in result["verdicts"]]  # fmt: skip
     topics = [known[row["id"]].table for row in rows if row["id"] in known]
     topics.append(result["table"].removesuffix(OFFICIAL))

@@ -4,6 +4,7 @@ import statistics
 
 import pytest
 import torch
+from scipy.stats import t
 
 from gill_lite.errors import GillError
 from gill_lite.evaluation.evaluate import Evaluation
@@ -71,17 +72,23 @@ def test_seeds_are_averaged_and_the_interval_lies_around_the_distance():
 
 def test_the_interval_by_hand():
     """A resample takes the same captions on both sides; only cells of the context count."""
-    features = {("m", "a", 0): gaussian(20, 1), ("m", "a", 1): gaussian(20, 2),
-                ("m", "b", 0): gaussian(20, 3, 1.0)}  # fmt: skip
+    features = {("m", "a", 0): gaussian(20, 1), ("m", "b", 0): gaussian(20, 3, 1.0)}
     found = Frechet(features, gaussian(20, 0))
     drawn = [
-        sum(frechet_distance(features["m", "a", seed][rows], found.true[rows]) for seed in (0, 1))
-        / 2
-        for rows in found.resamples
+        frechet_distance(features["m", "a", 0][rows], found.true[rows]) for rows in found.resamples
     ]
-    interval, half = found.interval([(1, "m", "a")]), 1.96 * statistics.stdev(drawn)
+    interval = found.interval([(1, "m", "a")])
+    half = t.ppf(0.975, 19) * statistics.stdev(drawn)
     assert abs(interval.low - (interval.mean - half)) < 1e-9
     assert abs(interval.high - (interval.mean + half)) < 1e-9
+
+
+def test_seeds_that_differ_widen_the_interval():
+    alike, apart = ({("gill", "c", seed): gaussian(60, 1, mean * seed) for seed in range(3)}
+                    for mean in (0, 1))  # fmt: skip
+    one, two = (Frechet(f, gaussian(60, 0)).intervals()["gill", "c"] for f in (alike, apart))
+    assert one.seeds == two.seeds == 3
+    assert two.high - two.low > 3 * (one.high - one.low)
 
 
 def test_the_interval_shrinks_with_the_number_of_captions():
@@ -94,7 +101,7 @@ def test_resamples_are_paired_and_the_same_in_every_run():
     assert one.intervals() == two.intervals()
     copies = {("a", "c", 0): gaussian(60, 1), ("b", "c", 0): gaussian(60, 1)}
     interval = Frechet(copies, gaussian(60, 0)).interval([(1, "a", "c"), (-1, "b", "c")])
-    assert interval.mean == interval.low == interval.high == 0.0, "one set against its copy"
+    assert interval.mean == 0.0 and interval.undefined == "all scores are equal", "a copy"
 
 
 def claim(text: str) -> Claim:
@@ -104,20 +111,22 @@ def claim(text: str) -> Claim:
 def test_claims_get_their_interval_and_verdict():
     import pandas as pd
 
-    measured = {frechet.METRIC: fr(100).of_statistic}
+    measured = {frechet.METRIC: fr(100).of_bound}
     empty = pd.DataFrame(columns=["example", "method", "context", "seed"])
-    texts = ["fid: near/c - far/c < 0", "fid: far/c - near/c < 0", "fid: near/d - far/c < 0"]
+    texts = ["fid: near/c - far/c < 0", "fid: far/c - near/c < 0", "fid: near/d - far/c < 0",
+             "fid: near/c per far/c < 0.25", "fid: near/c per far/d < 0.25"]  # fmt: skip
     rows = [claims.judge(claim(text), empty, measured) for text in texts]
     expected = fr(100).interval([(1, "near", "c"), (-1, "far", "c")])
     assert rows[0]["difference"] == expected.mean and rows[0]["low"] == expected.low
     verdicts = [row["verdict"] for row in rows]
-    assert verdicts == [claims.REPRODUCED, claims.NOT_REPRODUCED, claims.NOT_RUN]
+    assert verdicts == [claims.REPRODUCED, claims.NOT_REPRODUCED, claims.NOT_RUN,
+                        claims.REPRODUCED, claims.NOT_RUN]  # fmt: skip
     assert rows[1]["difference"] == -expected.mean
 
 
 def test_a_cell_that_was_not_run_is_undefined():
     interval = fr(20).interval([(1, "near", "c"), (-1, "near", "elsewhere")])
-    assert str(interval) == "undefined (no such cell)"
+    assert str(interval) == "undefined (not run)"
     assert interval.n == 0 and interval.low is None
 
 

@@ -88,13 +88,13 @@ def test_what_is_right_counts_as_changed_and_kept(family):
         return editing.score(Talker(painter, editing.Way("", "", painter.way)), some, some)
 
     for row in scored():
-        assert row["changed"] == pytest.approx(1, abs=0.2)
+        assert row["made"] == pytest.approx(1, abs=0.2)
         assert row["kept"] == pytest.approx(1, abs=0.1)
     for row, chain in zip(scored(place="snow"), some, strict=True):
         right = chain.turns[0].scene.place == "snow"
         assert row["kept_move"] == pytest.approx(1 if right else 0.8, abs=0.01)
     for row, chain in zip(scored(time="day"), some, strict=True):
-        assert row["changed_time of day"] == float(chain.turns[5].scene.time == "day")
+        assert row["made_time of day"] == float(chain.turns[5].scene.time == "day")
 
 
 def test_ways_are_scored_as_a_table(family, tmp_path):

@@ -1,4 +1,6 @@
-"""Bootstrap intervals over examples."""
+"""Bootstrap intervals over examples, and over seeds of the joints."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,19 +10,93 @@ from hypothesis import strategies as st
 from gill_lite.errors import GillError
 from gill_lite.report.intervals import (
     Interval,
+    Part,
     mean_interval,
     paired_differences,
     paired_interval,
+    part_of,
+    ratio_interval,
+    resample,
     story_means,
+    two_level_interval,
 )
 
 
-def test_interval_of_seeds_is_over_stories_not_over_all_numbers():
-    rng = np.random.default_rng(1)
-    stories = rng.normal(0.5, 0.1, 60)
-    seeds = np.stack([stories, stories, stories], axis=1)  # three seeds that agree
-    assert mean_interval(seeds) == mean_interval(stories)
-    np.testing.assert_allclose(story_means(seeds + [[-0.1, 0.0, 0.1]]), stories)
+def made(rng, seeds: int, stories: int = 60, of_seeds: float = 0.03, mean: float = 0.5):
+    """Scores (S, J): a story is hard or easy, joints are good or bad, and the rest is luck."""
+    parts = rng.normal(0, 0.1, (stories, 1)), rng.normal(0, of_seeds, (1, seeds))
+    return mean + sum(parts) + rng.normal(0, 0.05, (stories, seeds))
+
+
+def covered(make, truth: float, times: int = 300) -> float:
+    """Share of made-up data sets whose interval holds the truth."""
+    rng = np.random.default_rng(0)
+    found = [make(rng) for _ in range(times)]
+    return float(np.mean([one.low <= truth <= one.high for one in found]))
+
+
+@pytest.mark.parametrize(("seeds", "of_seeds"), [(3, 0.03), (5, 0.03), (3, 0.0), (5, 0.2)])
+def test_intervals_over_stories_and_seeds_cover_what_they_say(seeds, of_seeds):
+    share = covered(lambda rng: two_level_interval({"m": made(rng, seeds, of_seeds=of_seeds)}), 0.5)
+    assert 0.92 <= share <= 0.99
+    if of_seeds:
+        alone = covered(lambda rng: _normal(made(rng, seeds, of_seeds=of_seeds).mean(axis=1)), 0.5)
+        assert alone < 0.88, "stories alone know too little"
+
+
+def _normal(means) -> Interval:
+    half = 1.96 * means.std(ddof=1) / np.sqrt(len(means))
+    return Interval(means.mean(), means.mean() - half, means.mean() + half, len(means))
+
+
+def test_differences_of_methods_with_seeds_of_their_own_cover_too():
+    def difference(rng) -> Interval:
+        hard = rng.normal(0, 0.3, (60, 1))  # for both
+        ours, theirs = hard + made(rng, 5), hard + made(rng, 3, mean=0.4)
+        return two_level_interval({"gill": ours, "mlp": -theirs})
+
+    assert 0.92 <= covered(difference, 0.1) <= 0.99
+
+
+def test_a_share_covers_and_needs_a_yardstick():
+    def share(rng, yardstick=0.2, of_seeds=0.03) -> Interval:
+        above = made(rng, 1, of_seeds=0, mean=0.05)
+        below = made(rng, 5, of_seeds=of_seeds, mean=yardstick)
+        parts = {"sd": part_of(above)}, {"gill": part_of(below)}
+        return ratio_interval(*(resample(part, 60, ["gill"]) for part in parts))
+
+    assert 0.92 <= covered(share, 0.25) <= 0.99
+    rng = np.random.default_rng(0)
+    assert share(rng).seeds == 5
+    for low in (0.0, -0.3):
+        told = share(rng, low)
+        assert told.low is None and told.undefined == "its yardstick is not clearly above 0"
+
+
+def test_seeds_are_resampled_without_making_their_variance_small():
+    by_seed = np.array([0.1, 0.5, 0.9])
+    part = Part(by_seed, np.tile(by_seed, (2_000, 1)))
+    found = resample({"gill": part}, 300, ["gill"])
+    assert found.draws.var() == pytest.approx(by_seed.var(ddof=1) / 3, rel=0.1)
+    assert found.seeds == 3 and found.freedom == pytest.approx(2, abs=0.2), "three seeds, no more"
+    other = resample({"mlp": part}, 300, ["gill"])
+    assert other.seeds == 0 and not np.allclose(other.draws, found.draws), "seeds of its own"
+    two = resample({"gill": part, "mlp": part}, 300, ["gill"])
+    assert two.draws.var() == pytest.approx(2 * found.draws.var(), rel=0.15)
+
+
+def test_seeds_that_agree_leave_the_interval_of_the_stories():
+    stories = np.random.default_rng(1).normal(0.5, 0.1, (60, 1))
+    three, one = (two_level_interval({"m": stories.repeat(n, axis=1)}, ["m"]) for n in (3, 1))
+    assert (three.seeds, one.seeds) == (3, 1)
+    assert three.high - three.low == pytest.approx(one.high - one.low, rel=0.1)
+    assert replace(one, seeds=0) == mean_interval(stories[:, 0])
+    assert two_level_interval({}).undefined == "no examples"
+
+
+def test_the_mean_over_stories_is_over_all_their_seeds():
+    seeds = np.random.default_rng(1).normal(0.5, 0.1, (60, 1)).repeat(3, axis=1)
+    np.testing.assert_allclose(story_means(seeds + [[-0.1, 0.0, 0.1]]), seeds[:, 0])
 
 
 def test_pairing_removes_what_stories_share():

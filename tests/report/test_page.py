@@ -38,10 +38,15 @@ def verdict_row(name: str, difference: float | None, half: float = 0.1) -> dict:
     """A verdict of a results file, its interval `half` to each side."""
     claim = next(claim for claim in claims.read_claims() if claim.id == name)
     known = difference is not None
-    return {"id": name, "statement": claim.statement, "verdict": "as stored", "n": 3,
+    return {"id": name, "statement": claim.statement, "verdict": "as stored", "n": 90,
             "difference": difference, "low": difference - half if known else None,
             "high": difference + half if known else None, "undefined": "" if known else "not run",
             "source": claim.source, "statistic": claim.statistic.text}  # fmt: skip
+
+
+def judged() -> list:
+    """The claims that have a statistic."""
+    return [claim for claim in claims.read_claims() if claim.statistic.bounds]
 
 
 def vist(**changes) -> dict:
@@ -56,7 +61,7 @@ def vist(**changes) -> dict:
 
 def decide() -> dict:
     control = {"id": "control-coin", "statement": "Better than a coin", "verdict": "not reproduced",
-               "difference": -0.01, "low": -0.02, "high": -0.005, "n": 3, "undefined": "",
+               "difference": -0.01, "low": -0.02, "high": -0.005, "n": 90, "undefined": "",
                "source": "control", "statistic": "macro F1: linear - coin > 0"}  # fmt: skip
     return vist(table="decide", title="Decide", topic="decide", controls=[control],
                 verdicts=[verdict_row("decide-f1", 0.2)])  # fmt: skip
@@ -143,7 +148,7 @@ def test_the_page_brings_no_torch():
 
 def test_the_count_stands_first_and_verdicts_are_computed(tmp_path):
     html = page_of({"table1_vist": vist()}, tmp_path)
-    total = len(claims.read_claims())
+    total = len(judged())
     told = f"<b>1</b> of {total} claims reproduced; 1 same direction, within noise; {total - 2} not"
     assert told in html
     assert html.index(told) < html.index("All claims") < html.index("Where these numbers come from")
@@ -189,10 +194,12 @@ def test_the_tally_has_a_row_a_table_and_a_column_a_verdict():
         "reproduced",
         "same direction, within noise",
         "not run",
+        "no statistic",
         "claims",
     ]
-    assert list(tally.loc["vist"]) == [1, 1, 7, 9]
-    assert list(tally.loc["decide"]) == [1, 0, 0, 1]
+    count = sum(claim.table == "vist" for claim in judged())
+    assert list(tally.loc["vist"]) == [1, 1, count - 2, 0, count]
+    assert list(tally.loc["decide"]) == [1, 0, 0, 0, 1]
 
 
 # ---- tables, figures, provenance ---------------------------------------------------------
@@ -309,7 +316,7 @@ def test_a_run_is_summed_up_from_its_tables():
 def test_problems_and_an_empty_run_are_told(tmp_path):
     html = page_of({}, tmp_path, ["10_x.ipynb failed in cell [3] with <Error>"])
     assert '<p class="failed">10_x.ipynb failed in cell [3] with &lt;Error&gt;</p>' in html
-    assert f"<b>0</b> of {len(claims.read_claims())} claims reproduced" in html
+    assert f"<b>0</b> of {len(judged())} claims reproduced" in html
 
 
 def test_the_terminal_shows_table_verdicts_controls_and_counts():

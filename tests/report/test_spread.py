@@ -12,11 +12,11 @@ FIVE = VIST_CONTEXTS["captions5"]
 
 
 def frame(levels: dict) -> pd.DataFrame:
-    """levels: (method, seed) -> mean; four stories around it."""
+    """levels: (method, seed) -> mean; forty stories around it."""
     rows = [
         {"example": f"s{i}", "method": m, "context": "captions5", "seed": seed,
-         "clip_similarity": level + 0.01 * (i - 1.5) * (1 + len(m))}
-        for (m, seed), level in levels.items() for i in range(4)
+         "clip_similarity": level + 0.01 * (i % 4 - 1.5) * (1 + len(m))}
+        for (m, seed), level in levels.items() for i in range(40)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 

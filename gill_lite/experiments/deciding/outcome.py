@@ -10,7 +10,7 @@ from gill_lite.evaluation.run import RunResult
 from gill_lite.experiments.deciding import choices, votes
 from gill_lite.experiments.deciding.questions import SPLITS, TABLE, Question
 from gill_lite.files import write_json, write_text
-from gill_lite.report.claims import Claim, Statistic, claim_row, read_claims
+from gill_lite.report.claims import Bound, Claim, Statistic, claim_row, read_claims
 from gill_lite.report.intervals import Interval
 from gill_lite.world.scene import ATTRIBUTES
 
@@ -73,7 +73,7 @@ def judged(frame: pd.DataFrame, asked: list[Question]) -> dict[str, list[dict]]:
 
 def _control(name: str, statement: str, text: str, interval: Interval) -> dict:
     """A claim of our own about the decision: a lead, above 0."""
-    statistic = Statistic(metric="", terms=(), side=">", threshold=0.0, text=text)
+    statistic = Statistic(metric="", bounds=(Bound((), (), ">", 0.0),), text=text)
     claim = Claim(f"control-{name}", TABLE.name, statement, "control", statistic)
     return claim_row(claim, interval)
 

@@ -1,0 +1,46 @@
+"""Judge committed results anew from the scores beside them: `python -m
+gill_lite.experiments.rejudge`, after a claim or the rule of its verdict has changed.
+
+Nothing is drawn. What single scores do not tell (Fréchet distances, what deciding is worth) stays
+as it was; a claim about it whose statistic has changed is not run until its table is.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from gill_lite.evaluation.evaluate import judged
+from gill_lite.evaluation.tables import TABLES, Table, choose
+from gill_lite.experiments.mapper_ablation import both_contexts
+from gill_lite.files import read_json, write_json
+from gill_lite.provenance import repository_root
+from gill_lite.report.claims import NOT_RUN
+from gill_lite.report.numbers import FRECHET
+
+
+def rejudged(table: Table, result: dict, frame: pd.DataFrame) -> dict:
+    """The content of a results file with what follows from its scores made anew."""
+    told, kept = judged(table, frame), {row["id"]: row for row in result["verdicts"]}
+    distances = {_place(row): row for row in result["rows"] if row["metric"] in FRECHET.values()}
+    told["rows"] = [distances.get(_place(row), row) for row in told["rows"]]
+    told["verdicts"] = [kept.get(row["id"], row) if row["undefined"] == NOT_RUN else row
+                        for row in told["verdicts"]]  # fmt: skip
+    return {**result, **told}
+
+
+def _place(row: dict) -> tuple:
+    return row["method"], row["context"], row["metric"]
+
+
+def main(folder: Path) -> None:
+    """Every table whose claims are judged from single scores."""
+    for table in choose(["all"]):
+        path = folder / f"{table.name}.json"
+        if table is not TABLES["decide"] and path.is_file():
+            frame = pd.read_csv(folder / f"{table.name}_scores.csv", dtype={"example": str})
+            whole = both_contexts(*table.parts) if table.typed == "mappers" else table
+            write_json(path, rejudged(whole, read_json(path, "results file"), frame))
+
+
+if __name__ == "__main__":
+    main(repository_root() / "results")
