@@ -21,11 +21,18 @@ from gill_lite.report.numbers import FRECHET
 def rejudged(table: Table, result: dict, frame: pd.DataFrame) -> dict:
     """The content of a results file with what follows from its scores made anew."""
     told, kept = judged(table, frame), {row["id"]: row for row in result["verdicts"]}
-    distances = {_place(row): row for row in result["rows"] if row["metric"] in FRECHET.values()}
-    told["rows"] = [distances.get(_place(row), row) for row in told["rows"]]
+    old = {_place(row): row for row in result["rows"]}
+    told["rows"] = [_renewed(row, old.get(_place(row), row)) for row in told["rows"]]
     told["verdicts"] = [kept.get(row["id"], row) if row["undefined"] == NOT_RUN else row
                         for row in told["verdicts"]]  # fmt: skip
     return {**result, **told}
+
+
+def _renewed(row: dict, old: dict) -> dict:
+    """Ours anew, unless it is a distance; the paper's as the table's notebook has put it."""
+    if row["metric"] in FRECHET.values():
+        return old
+    return {**row, "paper": old["paper"], "paper_pm": old["paper_pm"]}
 
 
 def _place(row: dict) -> tuple:
