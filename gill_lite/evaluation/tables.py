@@ -47,7 +47,7 @@ class Table:
     labels: dict[str, str] = field(default_factory=lambda: METHODS)  # method -> heading
     text_contexts: tuple[Context, ...] = ()  # of the baselines; else those without images
     beside: tuple[str, ...] = ()  # tables that its notebook computes, too
-    group: str = ""  # tables that one name makes together
+    group: str = "all"  # what names it together with others: "all" are those of the paper
     protocols: bool = False  # whether the notebook has the official protocol as well
 
     def __post_init__(self):
@@ -214,19 +214,14 @@ def get_table(typed: str) -> Table:
 
 
 def choose(names: Sequence[str]) -> list[Table]:
-    """The tables one may reproduce of these names, in their order here; "all" names every one,
-    and a group all of its tables.
+    """The tables one may reproduce of these names, or groups of tables, in their order here.
 
     Raises GillError for an unknown one.
     """
     known = {table.typed: table for table in TABLES.values() if table.notebook}
-    groups = dict.fromkeys(table.group for table in known.values() if table.group)
+    groups = dict.fromkeys(table.group for table in known.values())
     for name in names:
-        if name not in (*known, *groups, "all"):
-            there = ", ".join((*known, *groups, "all"))
+        if name not in (*known, *groups):
+            there = ", ".join((*known, *groups))
             raise GillError(f"there is no table '{name}' to reproduce; known: {there}.")
-    return [
-        table
-        for table in known.values()
-        if "all" in names or table.typed in names or table.group in names
-    ]
+    return [table for table in known.values() if table.typed in names or table.group in names]

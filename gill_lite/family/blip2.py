@@ -26,6 +26,16 @@ QUERIES, WIDTH, LAYERS, P = 8, 128, 4, 64
 FORMER = ("queries", "qformer", "words")
 
 
+def who_sees(num_queries: int, num_words: int) -> Tensor:
+    """Row i sees column j (Q + T, Q + T), where words are told one by one.
+
+    Queries see each other and no word; a word sees the queries, the words before it and itself.
+    """
+    sees = torch.ones(num_queries + num_words, num_queries + num_words, dtype=torch.bool).tril()
+    sees[:num_queries, :num_queries] = True
+    return sees
+
+
 class Blip2(Seer):
     """A Q-Former between CLIP and the language model."""
 
@@ -76,9 +86,7 @@ class Blip2(Seer):
         sees = torch.cat([mask.new_ones(len(ids), QUERIES), mask], dim=1)  # (B, Q + T)
         sees = sees[:, None, None].expand(-1, 1, sees.shape[1], -1)  # (B, 1, Q + T, Q + T)
         if causal:
-            order = torch.ones_like(sees[0, 0]).tril()
-            order[:QUERIES, :QUERIES] = True  # the queries see each other
-            sees = sees & order
+            sees = sees & who_sees(QUERIES, ids.shape[1]).to(self.device)
         return self.qformer(
             self.words(input_ids=ids, query_embeds=query), query_length=QUERIES,
             attention_mask=sees, encoder_hidden_states=patches,

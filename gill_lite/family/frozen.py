@@ -6,9 +6,7 @@ The gradient goes through every layer of the language model, and none of them mo
 brings to the others the tower has to find in captions alone.
 """
 
-import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionModel
 
 from gill_lite.family.seer import K, Seer
 from gill_lite.family.system import Stage
@@ -22,9 +20,9 @@ class Frozen(Seer):
 
     def __init__(self, backbones):
         super().__init__(backbones)
-        self.tower = CLIPVisionModel(self.vision.config)
-        places = self.tower.vision_model.embeddings.position_embedding.weight
-        torch.nn.init.normal_(places, std=PLACE_STD)  # as the world's CLIP began
+        self.tower = type(self.vision)(self.vision.config)
+        places = self.tower.embeddings.position_embedding.weight
+        nn.init.normal_(places, std=PLACE_STD)  # as the world's CLIP began
         self.visual = nn.Linear(self.vision_width, K * self.width)
 
     def visual_tokens(self, pixel_values: Tensor) -> Tensor:

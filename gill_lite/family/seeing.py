@@ -138,11 +138,19 @@ def story_loss(member, count: int = STORIES) -> float:
     return float(member.said_loss([[Said(text)] for text in texts]))
 
 
-def milliseconds(member, chosen: Sequence[Example]) -> float:
+def milliseconds(member) -> float:
     """Median time of one caption."""
     times = []
-    for example in chosen[:TIMED]:
+    for example in examples("seen", TIMED):
         began = time.perf_counter()
         member.respond([[example.picture]])
         times.append(time.perf_counter() - began)
     return 1000 * float(np.median(times))
+
+
+def facts(member) -> dict:
+    """What is measured once of a system, beside the examples."""
+    told = {"milliseconds": round(milliseconds(member), 1)}
+    if hasattr(member, "said_loss"):
+        told["story_loss"] = round(story_loss(member), 4)
+    return told

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,8 +47,8 @@ class Stage(NamedTuple):
 class Pairs:
     """The training pairs, by number."""
 
-    def __init__(self, work_dir):
-        self.pictures = training_images(work_dir)
+    def __init__(self, pictures: np.ndarray):
+        self.pictures = pictures  # uint8 (N, 3, 64, 64)
 
     def draw(self, generator: torch.Generator) -> list[int]:
         """Numbers of BATCH random pictures."""
@@ -75,7 +76,7 @@ class Member(nn.Module):
 
     def begin(self, stage: Stage, work_dir: Path) -> None:
         """Before a stage: what it learns from, and which parameters learn."""
-        self.stage, self.pairs = stage, self.pairs or Pairs(work_dir)
+        self.stage, self.pairs = stage, self.pairs or Pairs(training_images(work_dir))
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith(stage.learns))
 

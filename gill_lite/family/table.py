@@ -4,6 +4,7 @@
 is scored on it: `score(member, examples, all examples of the split) -> rows`.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,11 @@ def items_of(family: Family, examples: dict[str, list]) -> list[WorkItem]:
     ]
 
 
+def sha256_of_names(known: dict) -> str:
+    """A hash of the examples: each is drawn from its name."""
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()
+
+
 def compute(
     table, family: Family, examples: dict[str, list], score: Callable, output_dir,
     progress: bool | None = None,
@@ -92,11 +98,11 @@ def compute(
     config = {
         "table": table.name,
         "profile": {"name": MINI.name},
-        "data": {"taken": len(known)},
+        "data": {"taken": max(map(len, examples.values())), "sha256": sha256_of_names(known)},
         "run_seed": 0,
         "seeds": sorted({seed for _, seed in family.cells}),
         "weights": fingerprint(family.backbones),
-        "systems": family.weights(),
+        "joints": family.weights(),
     }
     items, folder = items_of(family, examples), Path(output_dir) / table.name
     return config, run_resumable(

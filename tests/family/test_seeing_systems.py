@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from gill_lite.errors import GillError
-from gill_lite.family import SEE, SYSTEMS, seeing, system
+from gill_lite.family import SEE, SYSTEMS, blip, seeing, system
+from gill_lite.family.blip2 import who_sees
 from gill_lite.family.instructions import KINDS, description
+from gill_lite.family.matching import hard_pairs
 from gill_lite.family.seer import Said
 from gill_lite.family.system import MANIFEST, build, load, train
 from gill_lite.files import read_json
@@ -18,7 +20,7 @@ from gill_lite.world.scene import rng_for, sample_scene
 
 TRAINED = [s.name for s in SYSTEMS.values() if s.trained_here and s.task == SEE]
 ANSWERING = [name for name in TRAINED if not name.startswith("blip_") and name != "blip"]
-JOINTS = ("gill", "fromage")
+COMPARING = ("clip", "blip", "blip_noisy", "blip2", "minigpt4", "gill", "fromage")
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,7 @@ def everyone(tmp_path_factory, backbones):
         patch.setattr(pictures, "NUM_IMAGES", 16)
         patch.setattr(system, "STEPS", 4)
         patch.setattr(system, "BATCH", 4)
+        patch.setattr(blip.Blip, "filtered", lambda self, pairs, pixel_values: pairs)
         for name in sorted(TRAINED, key=lambda name: len(SYSTEMS[name].needs)):
             trained(name, folder)
     return folder
@@ -129,7 +132,7 @@ def test_every_system_is_scored_on_what_it_can_read(everyone, backbones, name):
     for row in rows:
         answers = {"yes_no", "which", "where", "change", "shots_2"} <= row.keys()
         assert answers == (name not in ("clip", "blip", "blip_noisy"))
-        assert ("recall_at_1" in row) == (name in ("clip", "blip", "blip_noisy", "blip2", *JOINTS))
+        assert ("recall_at_1" in row) == (name in COMPARING)
         assert all(value is None or 0 <= value <= 1 for value in row.values())
 
 
@@ -205,3 +208,38 @@ def test_marks_of_a_perfect_and_of_a_silent_speaker():
     silent = seeing.marks(example, dict.fromkeys(best, ""))
     assert {n for n, v in silent.items() if v is None} == {"right", "kept", "second"}
     assert not any(silent.values())
+
+
+def test_the_web_lies_in_a_third_and_the_matcher_keeps_what_fits(everyone, backbones):
+    lies = [blip.web_caption(i, 300) != pictures.training_caption(i, 0) for i in range(300)]
+    assert 0.25 < sum(lies) / 300 < 0.42
+    reader = load("blip", 0, everyone, backbones)
+    shown = torch.stack([example.picture for example in seeing.examples("seen", 2)])
+    pairs = [["a red ball .", "a box ."], ["a star .", "a cone ."]]
+    for logits, kept in (([0.0, 9.0], pairs), ([9.0, 0.0], [[], []])):
+        reader.matches.weight.zero_()
+        reader.matches.bias.copy_(torch.tensor(logits))
+        assert reader.filtered(pairs, shown) == kept
+
+
+def test_a_matcher_that_lets_nothing_pass_is_one_sentence(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(blip.Blip, "filtered", lambda self, pairs, pixels: [[] for _ in pairs])
+    with pytest.raises(GillError, match="let no caption pass"):
+        trained("blip", tmp_path)
+
+
+def test_the_hardest_mismatch_is_drawn_most():
+    cosines = torch.tensor([[1.0, 0.9, -1.0], [-1.0, 1.0, 0.9], [0.9, -1.0, 1.0]])
+    text, picture, match = hard_pairs(cosines, torch.tensor(3.0), torch.Generator().manual_seed(0))
+    assert text.tolist() == [0, 1, 2, 0, 1, 2, 2, 0, 1]
+    assert picture.tolist() == [0, 1, 2, 1, 2, 0, 0, 1, 2]
+    assert match.tolist() == [1] * 3 + [0] * 6
+
+
+def test_a_word_sees_the_queries_and_the_words_before_it():
+    assert who_sees(2, 2).int().tolist() == [
+        [1, 1, 0, 0],
+        [1, 1, 0, 0],
+        [1, 1, 1, 0],
+        [1, 1, 1, 1],
+    ]

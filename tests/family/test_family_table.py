@@ -1,0 +1,57 @@
+"""A table of the family: scored with what ships, resumed, told with what each system cost."""
+
+from dataclasses import replace
+
+import pytest
+
+from gill_lite.evaluation import evaluate
+from gill_lite.evaluation.tables import TABLES, Table, choose
+from gill_lite.evaluation.tasks import SCENES, SPLITS
+from gill_lite.family import SYSTEMS, seeing, table
+from gill_lite.report import summary
+
+TABLE = Table(
+    "see", "family_see", SCENES, "Shown a picture", contexts=tuple(SPLITS.values()),
+    baselines=(), learned=(), notebook="21.ipynb", topic="family_see", group="family",
+)  # fmt: skip
+EXAMPLES = 3
+
+
+@pytest.fixture(scope="module")
+def family():
+    return table.Family([SYSTEMS["clip"], SYSTEMS["gill"]], [0])
+
+
+def test_a_table_is_computed_kept_and_read_by_the_report(family, tmp_path):
+    pool = {split: seeing.examples(split, EXAMPLES) for split in SPLITS}
+    config, run = table.compute(TABLE, family, pool, seeing.score, tmp_path, progress=False)
+    assert run.scored == run.eligible == 2 * 2 * EXAMPLES
+    result = table.results(TABLE, family, config, run, 0.0, seeing.facts)
+    assert {row["method"] for row in result["rows"]} == {"CLIP alone", "GILL"}
+    clip, gill = result["systems"]["clip-0"], result["systems"]["gill-0"]
+    assert clip["learned"] == 0 < gill["learned"] and "story_loss" not in clip
+    assert clip["milliseconds"] > 0 and gill["story_loss"] > 0
+    evaluate.save(tmp_path, run, result)
+    read, broken = summary.read_results(tmp_path / "results")
+    assert not broken and read["family_see"]["settings"]["num_scenes"] == EXAMPLES
+    assert "gill-0" in summary.joints_frame(read).index and len(summary.hashes_frame(read)) == 1
+
+    def never(*_):
+        raise AssertionError("all is scored already")
+
+    assert table.compute(TABLE, family, pool, never, tmp_path, progress=False)[1].rows == run.rows
+
+
+def test_seeds_are_those_that_ship():
+    assert table.Family([SYSTEMS["gill"], SYSTEMS["clip"]], [1, 2]).cells == [
+        ("gill", 1),
+        ("gill", 2),
+        ("clip", 0),
+    ]
+
+
+def test_a_group_is_named_at_once(monkeypatch):
+    monkeypatch.setitem(TABLES, "see", TABLE)
+    monkeypatch.setitem(TABLES, "draw", replace(TABLE, typed="draw"))
+    assert [each.typed for each in choose(["family"])] == ["see", "draw"]
+    assert "see" not in [each.typed for each in choose(["all"])]
