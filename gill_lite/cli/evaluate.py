@@ -12,6 +12,7 @@ from gill_lite.cli.options import (
     add_table_options,
     command,
     names,
+    place,
     positive,
 )
 from gill_lite.errors import GillError
@@ -86,7 +87,7 @@ def _add_machine(parser) -> None:
         "--batch-size", type=positive, default=BATCH, metavar="N", help="pictures drawn together"
     )
     text = "where drawn pictures are kept for all tables (default: runs/cache)"
-    option("--cache", type=Path, metavar="DIR", default=None, help=text)
+    option("--cache", type=place, metavar="DIR", default=None, help=text)
 
 
 def run(arguments) -> int:
