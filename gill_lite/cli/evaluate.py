@@ -224,11 +224,12 @@ def processes(cpu: bool):
     cpu: take no GPU even where there is one.
     """
     import torch
-    from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
+    from gill_lite.training.processes import join_group
+
     cpu = cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
-    state = PartialState(cpu=cpu, timeout=PATIENCE)
+    state = join_group(cpu, timeout=PATIENCE)
     try:
         yield state
     finally:

@@ -16,6 +16,7 @@ from gill_lite.cli import main as cli
 from gill_lite.evaluation import cache
 from gill_lite.experiments import reproduce
 from gill_lite.files import read_json
+from gill_lite.training import processes
 from tests.helpers import tiny_evaluation
 from tests.helpers.places import ROOT
 from tests.helpers.pretended import pretend_repository, write_notebook
@@ -192,6 +193,36 @@ def test_the_installed_package_writes_nothing_beside_itself(tmp_path):
     told = f"this clone is read-only: what is made goes to {mine}"
     assert told in (tmp_path / "19.ipynb").read_text()
     assert list((tmp_path / ".cache" / "gill-lite").rglob("*.safetensors"))
+
+
+# ---- what a cluster sets -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "WORLD_SIZE=2, RANK=0: this is to be one of several"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "unset these variables, or use `accelerate launch`"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two: this is to be one of several processes"),
+        (
+            {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"},
+            "gill-lite: VIST file no.json is mis",
+        ),
+        ({"LOCAL_RANK": "0"}, "gill-lite: VIST file no.json is missing; check the path"),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, "evaluate takes --shard i/n\ngill-lite: VIST file no.json"),
+    ],
+    ids=["world", "mpi", "broken", "world of one", "rank alone", "slurm"],
+)
+def test_what_a_cluster_sets_is_heard_or_named(tmp_path, environment, said):
+    keep = {k: v for k, v in os.environ.items() if k not in (*processes.SIZES, *processes.RANKS)}
+    command = [sys.executable, "-m", "gill_lite", "evaluate", "1", "--vist-json=no.json"]
+    command += ["--vist-images=.", "-o", str(tmp_path / "out")]
+    environment = {**keep, "PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert said in done.stderr
 
 
 # ---- odd paths -----------------------------------------------------------------------------
