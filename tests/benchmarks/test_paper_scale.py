@@ -388,7 +388,8 @@ def test_random_models_of_any_shapes_are_measured(kind):
     assert len(base.tokenizer) == 40 - SPARE_ROWS.get(kind, 0)
     small = Settings(batch_size=4, prompt_tokens=5, new_tokens=4, repeats=1, batches=(1,))
     found = dict(paper_scale.measure(["train", "draw"], small, PROFILE, base))
-    assert all(row["median"] > 0 for rows in found.values() for row in rows)
+    timed = [row for rows in found.values() for row in rows if row["unit"] != "of 255"]
+    assert all(row["median"] > 0 for row in timed)
 
 
 def test_the_papers_shapes_are_those_that_memory_is_counted_from():

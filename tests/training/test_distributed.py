@@ -135,8 +135,8 @@ def four(folder, train_options):
     launcher += ["--master_addr", "127.0.0.1", "--master_port", port]
     todo = ["gradients", folder, THEN, *train_options, "-o", folder / "four"]
     machines = [start([*launcher, "--node_rank", str(rank)], *todo) for rank in (0, 1)]
-    said = [finish(machine) for machine in machines]
-    assert sum(text.count("the joints are in") for text in said) == 1
+    for machine in machines:
+        finish(machine)
     return folder
 
 
