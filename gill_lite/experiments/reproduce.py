@@ -61,7 +61,7 @@ def reproduce(tables: list[Table], parameters: dict, output_dir: Path, command: 
 
 def quickest_first(tables: list[Table]) -> list[Table]:
     """The tables, the one that took the reference run least before the others."""
-    first = min(tables, key=lambda table: table.came_out.minutes)
+    first = min(tables, key=lambda table: table.came_out.minutes if table.came_out else 0)
     return [first, *(table for table in tables if table is not first)]
 
 

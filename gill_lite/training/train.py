@@ -129,10 +129,10 @@ def train(
         if validation:
             validation.begin(gill, state.directory, start)
         made = coming(stepper, backbones, loading.batches(order, num_workers), seed, start)
-        batches = next(made, None)
+        batches = next(made, [])
         for step in records.bar(range(start, steps), f"train {mapper} {seed}"):
             stepper.start(step, batches)
-            batches = next(made, None)  # while a GPU is busy with this step
+            batches = next(made, [])  # while a GPU is busy with this step
             row = stepper.finish()
             if not all(np.isfinite(value) for value in row.values()):
                 raise GillError(_not_finite(step, order.batch(step), row))
