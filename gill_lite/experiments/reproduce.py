@@ -174,7 +174,9 @@ def retrain(tables: list[Table], seeds: Sequence[int] | None, output_dir: Path) 
         options = recipes.train_options(method, seed)
         typed = [part for name, value in options.items()
                  for part in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
-        made = subprocess.run([sys.executable, "-m", "gill_lite", "train", *typed, "-o", folder])
+        made = subprocess.run(
+            [sys.executable, "-P", "-m", "gill_lite", "train", *typed, "-o", folder]
+        )  # -P: a torch.py in the folder it runs in is not ours
         if made.returncode:
             raise GillError(f"training {method}-{seed} failed, see above; nothing was reproduced")
     return root
