@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,16 @@ def repository_root() -> Path:
             "clone the repository and install it from there with `pip install -e .`."
         )
     return root
+
+
+def own_folder(name: str) -> Path:
+    """runs/<name> in the repository; where that cannot be written, a folder of the user's."""
+    homes = (repository_root() / "runs", Path.home() / ".cache" / "gill-lite")
+    for folder in homes:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if os.access(there, os.W_OK):
+            return folder / name
+    return Path(tempfile.gettempdir()) / "gill-lite" / name
 
 
 def sha256_of(path: Path) -> str | None:

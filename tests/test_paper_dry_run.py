@@ -165,8 +165,9 @@ def check_table(here: Path, name: str, usable: int, baseline_contexts: int) -> N
     assert cells == {("Stable Diffusion", similarity): baseline_contexts, ("GILL", similarity): 3}
     for row in measured:
         assert -1 <= row["low"] <= row["mean"] <= row["high"] <= 1 and row["n"] == usable
-    pictures = usable * (baseline_contexts + 2 * 3)  # GILL's two folders, three contexts each
-    assert result["counts"] == {"scored": pictures, "eligible": pictures, "skipped": {}}
+    cells = baseline_contexts + 2 * 3  # GILL's two folders, three contexts each
+    pictures, lost = usable * cells, {"missing image": cells}
+    assert result["counts"] == {"scored": pictures, "eligible": pictures + cells, "skipped": lost}
     about, inputs = result["provenance"], result["provenance"]["inputs"]
     assert about["command"].startswith(f"gill-lite evaluate {name[5]} --profile paper")
     data = {key: value for key, value in inputs["data"].items() if key != "sha256"}

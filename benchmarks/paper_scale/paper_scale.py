@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks.paper_scale import scale_table
@@ -37,7 +38,8 @@ def measure(kinds, settings: Settings, profile, backbones) -> Iterator[tuple[str
     from gill_lite.model.gill import build_gill
 
     gill = build_gill(profile, backbones)
-    measures = {"train": measure_training, "decode": measure_decoding, "draw": measure_drawing}
+    measures = {"train": measure_training, "decode": measure_decoding, "draw": measure_drawing,
+                "search": measure_search}  # fmt: skip
     for kind in (kind for kind in KINDS if kind in kinds):
         try:
             yield kind, measures[kind](settings, profile, gill, backbones)
@@ -65,10 +67,13 @@ def measure_training(settings: Settings, profile, gill, backbones) -> list[dict]
 def measure_decoding(settings: Settings, profile, gill, backbones) -> list[dict]:
     """Rows of decoding, all models on the device."""
     from benchmarks.paper_scale.speed import decode_timing
+    from gill_lite.answering.fixed_steps import fixed_steps
 
     rows, sizes = [], (settings.prompt_tokens, settings.new_tokens, settings.repeats)
+    fixed = None if settings.plain else fixed_steps(gill)
     for batch in settings.batches:
-        rows += scale_table.decode_rows(settings, batch, *decode_timing(gill, batch, *sizes))
+        timings = decode_timing(gill, batch, *sizes, fixed)
+        rows += scale_table.decode_rows(settings, batch, *timings)
     return rows
 
 
@@ -76,12 +81,30 @@ def measure_drawing(settings: Settings, profile, gill, backbones) -> list[dict]:
     """Rows of drawing, all models on the device."""
     from benchmarks.paper_scale.speed import draw_timing
     from gill_lite.answering.respond import Responder
+    from gill_lite.model.fast_drawing import speed_up
 
     rows, responder = [], Responder(backbones, gill)
+    one = partial(draw_timing, responder, 1, 1, warmup=0)
+    plain = one().last
+    if not settings.plain:
+        speed_up(backbones.pipeline)
     for batch in settings.batches:
         timing = draw_timing(responder, batch, settings.repeats)
-        rows += scale_table.draw_rows(batch, timing, profile.num_inference_steps)
-    return rows
+        rows += scale_table.draw_rows(settings, batch, timing, profile.num_inference_steps)
+    return rows + scale_table.rounding_rows(settings, one().last, plain)
+
+
+def measure_search(settings: Settings, profile, gill, backbones) -> list[dict]:
+    """Rows of searching random embeddings in half precision, on the device."""
+    from benchmarks.paper_scale.speed import search_timing
+
+    device, sizes = gill.logit_scale.device, (settings.pictures, profile.ret_dim)
+    timings = search_timing(*sizes, settings.queries, settings.repeats, device)
+    return [
+        row
+        for count, timing in zip(settings.queries, timings, strict=True)
+        for row in scale_table.search_rows(settings, count, timing)
+    ]
 
 
 def paper_backbones(device, lm_config: Path | None = None):
@@ -120,6 +143,8 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in OPTIONS.items():
         option, default = "--" + name.replace("_", "-"), getattr(Settings, name)
         parser.add_argument(option, type=positive, metavar="N", default=default, help=text)
+    text = "measure the plain decoding and drawing, which the fast ones are held against"
+    parser.add_argument("--plain", action="store_true", help=text)
     parser.add_argument(
         "--lm-config",
         type=Path,
@@ -148,7 +173,9 @@ def gpu():
 def run(arguments: argparse.Namespace, command: str) -> None:
     """Measure on the GPU, write after each measure, print the table."""
     settings = Settings(
-        **{name: getattr(arguments, name) for name in OPTIONS}, papers=arguments.lm_config is None
+        **{name: getattr(arguments, name) for name in OPTIONS},
+        papers=arguments.lm_config is None,
+        plain=arguments.plain,
     )
     started, device = time.time(), gpu()
     output, doc = arguments.output, arguments.doc
@@ -156,8 +183,8 @@ def run(arguments: argparse.Namespace, command: str) -> None:
     scale_table.with_table(read_text(doc, "page"), known, doc)  # fails before the measures
     backbones = paper_backbones(device, arguments.lm_config)
     for kind, rows in measure(arguments.measure or KINDS, settings, PAPER, backbones):
-        facts = about(started, command, device, backbones.lm)
-        scale_table.write({kind: {"rows": rows, "about": facts}}, output, doc)
+        facts = about(started, command, device, backbones.lm) | {"plain": settings.plain}
+        scale_table.write(kind, rows, facts, output, doc)
     print(f"{scale_table.table(scale_table.known_measures(output))}\n\nwritten: {output}, {doc}")
 
 

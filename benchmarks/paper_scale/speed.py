@@ -8,6 +8,8 @@ import itertools
 import math
 import statistics
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from gill_lite.answering import decode
+from gill_lite.answering.index import ImageIndex
 from gill_lite.errors import GillError
 from gill_lite.training.data import Examples
 from gill_lite.training.processes import split_batch
@@ -37,21 +40,22 @@ class Timing(NamedTuple):
         return statistics.median(self.seconds)
 
 
-def timed(run, device, repeats: int, what: str) -> Timing:
-    """Time `run()` on `device` after WARMUP runs; the GPU's work is waited for."""
+def timed(run, device, repeats: int, what: str, warmup: int | None = None) -> Timing:
+    """Time `run()` on `device` after WARMUP runs, or as many; the GPU's work is waited for."""
+    warmup = WARMUP if warmup is None else warmup
     device = torch.device(device)
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     seconds = []
-    for _ in tqdm(range(WARMUP + repeats), desc=what, leave=False):
+    for _ in tqdm(range(warmup + repeats), desc=what, leave=False):
         _wait(device)
         started = time.perf_counter()
         last = run()
         _wait(device)
         seconds.append(time.perf_counter() - started)
     peak = torch.cuda.max_memory_allocated(device) if on_gpu else None
-    return Timing(seconds[WARMUP:], peak, last)
+    return Timing(seconds[warmup:], peak, last)
 
 
 def _wait(device: torch.device) -> None:
@@ -107,7 +111,7 @@ def train_timing(
 
 @torch.no_grad()
 def decode_timing(
-    gill, batch_size: int, prompt_tokens: int, new_tokens: int, repeats: int
+    gill, batch_size: int, prompt_tokens: int, new_tokens: int, repeats: int, fixed=None
 ) -> tuple[Timing, Timing]:
     """Reading random prompts with one token chosen; then `new_tokens` - 1 more, KV cache in use.
 
@@ -119,7 +123,10 @@ def decode_timing(
 
     def answer(count: int) -> decode.Decoded:
         return decode.generate(
-            gill, embeds, sampling=decode.Sampling(max_words=count, min_words=count)
+            gill,
+            embeds,
+            sampling=decode.Sampling(max_words=count, min_words=count),
+            fixed=fixed,
         )
 
     what = f"decoding, batch {batch_size}"
@@ -130,10 +137,27 @@ def decode_timing(
 
 
 @torch.no_grad()
-def draw_timing(responder, batch_size: int, repeats: int) -> Timing:
+def draw_timing(responder, batch_size: int, repeats: int, warmup: int | None = None) -> Timing:
     """Pictures of random prompt embeddings, the autoencoder and the way to the CPU included."""
     pipeline, profile = responder.backbones.pipeline, responder.profile
     width = pipeline.unet.config.cross_attention_dim
-    embeds = torch.randn(batch_size, profile.prompt_slots, width)  # (B, L, E)
+    noise = torch.Generator().manual_seed(0)
+    embeds = torch.randn(batch_size, profile.prompt_slots, width, generator=noise)  # (B, L, E)
     device, what = pipeline.unet.device, f"drawing, batch {batch_size}"
-    return timed(lambda: responder.drawing.draw(embeds, range(batch_size)), device, repeats, what)
+    draw = partial(responder.drawing.draw, embeds, range(batch_size))
+    return timed(draw, device, repeats, what, warmup)
+
+
+@torch.no_grad()
+def search_timing(
+    pictures: int, width: int, batches: Sequence[int], repeats: int, device
+) -> list[Timing]:
+    """Top 5 of random embeddings in half precision, for each number of queries at once."""
+    embeddings = torch.randn(pictures, width, dtype=torch.half, device=device)  # (N, P)
+    embeddings.div_(embeddings.norm(dim=1, keepdim=True))
+    index = ImageIndex(embeddings, range(pictures))
+    queries = torch.randn(max(batches), width, device=device)  # (B, P)
+    return [
+        timed(lambda n=n: index.search(queries[:n], 5), device, repeats, f"searching, {n} queries")
+        for n in batches
+    ]

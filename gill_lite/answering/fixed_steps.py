@@ -6,7 +6,7 @@ launched the next. Steps of one shape are compiled and captured once (transforme
 Axes: B prompts, T positions of the prompts, N positions of the cache.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ class FixedSteps:
         self.gill, self.lm = gill, gill.lm.base_model
         options = options or {"mode": "reduce-overhead"}  # CUDA graphs
         self.compiled = torch.compile(self.lm, dynamic=False, **options)
-        self.caches: dict[tuple[int, int], object] = {}
+        self.caches: dict[tuple[int, int], Any] = {}
 
     def for_answer(self, attention_mask: Tensor, more: int):
         """What stands in for `Gill.lm_step` in one answer of at most `more` positions.

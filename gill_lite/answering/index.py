@@ -2,7 +2,8 @@
 
 Embeddings in half precision are searched as they lie: a product in half precision names the
 rows that can be among the best, and only these are computed in float32. The hits are those of
-the whole product. An approximate index (FAISS, say) would stand behind the same three methods.
+the whole product, on a CPU and on a GPU; rows that float32 cannot tell apart are ties, which may
+fall out otherwise there. An approximate index (FAISS, say) would stand behind the same methods.
 Axes: B queries, N images, P retrieval width, c candidates.
 """
 
@@ -29,6 +30,7 @@ EMBEDDINGS, IDS, LONG_IDS = "embeddings.safetensors", "ids.json", "ids.jsonl"
 CHUNK = 16_384  # rows of the index that are widened at once
 FEW = 16  # for so many queries half precision is read as it lies; for more it is worth widening
 ROUGH = 2**19  # cosines in half precision that are held at once: few enough to stay in a cache
+ROUGH_ON_GPU = 2**28  # there as many as half a GiB holds
 # Half precision moves a cosine by less than 2**-10 (the query and the score are rounded; PyTorch
 # adds in float32 unless it is told otherwise), and the bound it is held against by as much; four
 # times that room is taken.
@@ -108,6 +110,10 @@ class ImageIndex:
         ids, embeddings, unit, folder = read_index(directory)
         return cls(embeddings if unit else _make_unit(embeddings), ids, folder)
 
+    def to(self, device) -> "ImageIndex":
+        """The index with its embeddings on `device`, where it searches from then on."""
+        return ImageIndex(self.embeddings.to(device), self.ids, self.folder)
+
     def search(self, queries: Tensor, k: int = 1, exclude=None, chunk: int | None = None) -> Hits:
         """The k nearest images of each query (B, P) by cosine; fewer if the index is smaller.
 
@@ -118,8 +124,11 @@ class ImageIndex:
         self._check(queries, k, exclude)
         precise = torch.promote_types(self.embeddings.dtype, torch.float32)
         queries = _unit(queries.to(self.embeddings.device, precise), "query")  # (B, P)
-        rough = self.embeddings.dtype == torch.float16 and 0 < len(queries) <= FEW
-        chunk = chunk or (ROUGH // len(queries) if rough else CHUNK)
+        on_gpu = _on_gpu(self.embeddings)
+        few = len(queries) > 0 and (on_gpu or len(queries) <= FEW)
+        rough = self.embeddings.dtype == torch.float16 and few
+        held = ROUGH_ON_GPU if on_gpu else ROUGH
+        chunk = chunk or (max(1, held // len(queries)) if rough else CHUNK)
         hidden = self._rows_of(exclude or [])
         scores = queries.new_empty(len(queries), 0)  # (B, up to k)
         indices = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
@@ -165,8 +174,14 @@ class ImageIndex:
         ]
 
 
+def _on_gpu(embeddings: Tensor) -> bool:
+    return embeddings.device.type != "cpu"
+
+
 def _half_product(queries: Tensor, part: Tensor) -> Tensor:
-    """Cosines (B, chunk) in half precision; each query reads the chunk as it lies."""
+    """Cosines (B, chunk) in half precision; on a CPU each query reads the chunk as it lies."""
+    if _on_gpu(part):
+        return queries.to(part.dtype) @ part.T
     return torch.stack([part @ query for query in queries.to(part.dtype)])
 
 

@@ -264,6 +264,8 @@ def load_responder(
         backbones = load_backbones(profile, device, dtype, quantize=quantize)
     gill = joints_for(backbones, directory)
     index = load_index(directory)
+    if index is not None:
+        index = index.to(gill.logit_scale.device)
     gallery = None if index is None else Gallery(index, folder=images or index.folder)
     return Responder(backbones, gill, gallery, load_decision(directory))
 

@@ -5,9 +5,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gill_lite.cli.options import add_profile, command
-from gill_lite.files import DATA
+from gill_lite.files import DATA, read_json
 from gill_lite.profiles import MINI, PAPER, REVISIONS, get_profile
-from gill_lite.provenance import git_commit, hardware, library_versions, peak_memory_mb
+from gill_lite.provenance import (
+    git_commit,
+    hardware,
+    library_versions,
+    peak_memory_mb,
+    repository_root,
+)
 
 PICTURES = 4  # drawn together to time the mini profile
 UNMEASURED = "see below"
@@ -38,6 +44,7 @@ def run(arguments) -> None:
         for what, word in FETCH.items():
             print(f"weights: {cached(getattr(PAPER, what), word)}")
     print("\nWhat this machine can run (GiB are 2**30 bytes):\n" + table())
+    print("\nThe paper's tables, by pictures drawn:", *paper_hours(), sep="\n")
 
 
 def cached(repo: str, word: str) -> str:
@@ -122,6 +129,27 @@ def paper_rows(memory: int) -> list[Row]:
             fits = f"{pairs} pairs at a time"
         rows.append(Row(f"paper, {need.what}", need.total, here, fits))
     return rows
+
+
+def paper_hours(measures: Path | None = None) -> list[str]:
+    """How long Tables 1 and 2 take at the paper's size, a line a card whose drawing was measured.
+
+    measures: what `python -m benchmarks.paper_scale` wrote. Scoring a picture costs little beside
+    drawing it.
+    """
+    from gill_lite.evaluation.tables import TABLES
+
+    path = measures or repository_root() / "results" / "paper_scale.json"
+    cards = read_json(path, "measures").get("draw", {}) if path.exists() else {}
+    lines = []
+    for card, entry in sorted(cards.items()):
+        speed = max(row["median"] for row in entry["rows"] if row["unit"] == "images/s")
+        for table in (TABLES["1"].elsewhere(), TABLES["2"].elsewhere()):
+            each = len(table.cells([0]))
+            told = f"1,000 {table.task.examples} in {1_000 * each / speed / 3600:.1f} hours"
+            lines.append(f"{table.typed} on {card}: {told}, {each} pictures each, {speed:.3g}/s")
+    measure = "not measured; `python -m benchmarks.paper_scale --measure draw` does it on a GPU"
+    return lines or [measure]
 
 
 def gpu_memory() -> int:

@@ -12,6 +12,7 @@ from gill_lite.cli.options import (
     add_table_options,
     command,
     names,
+    place,
     positive,
 )
 from gill_lite.errors import GillError
@@ -86,7 +87,7 @@ def _add_machine(parser) -> None:
         "--batch-size", type=positive, default=BATCH, metavar="N", help="pictures drawn together"
     )
     text = "where drawn pictures are kept for all tables (default: runs/cache)"
-    option("--cache", type=Path, metavar="DIR", default=None, help=text)
+    option("--cache", type=place, metavar="DIR", default=None, help=text)
 
 
 def run(arguments) -> int:
@@ -223,11 +224,12 @@ def processes(cpu: bool):
     cpu: take no GPU even where there is one.
     """
     import torch
-    from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
+    from gill_lite.training.processes import join_group
+
     cpu = cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
-    state = PartialState(cpu=cpu, timeout=PATIENCE)
+    state = join_group(cpu, timeout=PATIENCE)
     try:
         yield state
     finally:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gill_lite.cli.options import command
+from gill_lite.cli.options import command, place
 from gill_lite.fetching.sources import SOURCES
 
 
@@ -18,7 +18,7 @@ def add_fetch(subparsers) -> None:
     text = "one or more of " + ", ".join(SOURCES)
     option("sources", nargs="+", choices=list(SOURCES), metavar="SOURCE", help=text)
     text = "where data go"
-    option("--data-dir", type=Path, default=Path("data/paper"), metavar="DIR", help=text)
+    option("--data-dir", type=place, default=Path("data/paper"), metavar="DIR", help=text)
     option("--dry-run", action="store_true", help="print sources, sizes and licences, do nothing")
     option(
         "--sources", dest="sources_file", type=Path, default=None, metavar="FILE.json",

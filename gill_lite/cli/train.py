@@ -119,13 +119,12 @@ def run(arguments) -> None:
     profile = get_profile(arguments.profile)
     _check_data(profile, arguments)
     precision = _precision(arguments.mixed_precision)
-    from accelerate import PartialState
-
+    from gill_lite.training.processes import join_group
     from gill_lite.training.train import train
 
     recipe = _given(arguments, RECIPE) | _sizes(arguments)
     arguments.mapper = recipe.pop("mapper", arguments.mapper or "gill")
-    group = PartialState(cpu=_on_cpu(profile))
+    group = join_group(_on_cpu(profile))
     atexit.register(group.destroy_process_group)
     with group.local_main_process_first():  # the others read what it keeps
         pairs, held = (_given_pairs(arguments, kind) for kind in ("", "val_"))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gill_lite.cli.options import add_output, add_seed, command, natural
+from gill_lite.cli.options import add_output, add_seed, command, natural, place
 
 SPLITS = ("seen", "novel", "any")
 SIZES = ("64x2", "128x4", "256x6")
@@ -21,7 +21,7 @@ def add_pretrain(subparsers) -> None:
     add_seed(parser)
     add_output(parser, "where the weights go", "runs/pretrain/mini")
     parser.add_argument(
-        "--work-dir", type=Path, metavar="DIR", default=Path("runs/pretrain/work"),
+        "--work-dir", type=place, metavar="DIR", default=Path("runs/pretrain/work"),
         help="checkpoints of unfinished stages",
     )  # fmt: skip
     text, devices = "auto is a GPU where there is one", ("auto", "cpu", "cuda")
@@ -45,7 +45,7 @@ def add_export(subparsers) -> None:
         "and captions, with their images; the same seed gives the same bytes."
     )
     parser = command(subparsers, "export", export, text)
-    parser.add_argument("directory", type=Path, help="folder to write into")
+    parser.add_argument("directory", type=place, help="folder to write into")
     for name in ("stories", "dialogues", "captions"):
         text = f"how many {name}"
         parser.add_argument(f"--num-{name}", type=natural, default=300, metavar="N", help=text)

@@ -29,7 +29,9 @@ def check(fn, reference, cases) -> str:
     made = [wrong for wrong in mistakes if _compare(fn, wrong, named).startswith(PASSED)]
     if not made:
         return said
-    return f"{said} This is what a typical mistake gives: {' '.join(made[0].__doc__.split())}"
+    return (
+        f"{said} This is what a typical mistake gives: {' '.join((made[0].__doc__ or '').split())}"
+    )
 
 
 def _compare(fn, reference, named) -> str:

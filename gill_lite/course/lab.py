@@ -16,7 +16,7 @@ from gill_lite.datasets.images import open_image
 from gill_lite.errors import GillError
 from gill_lite.files import refuse_address
 from gill_lite.profiles import Profile, get_profile
-from gill_lite.provenance import repository_root
+from gill_lite.provenance import own_folder, repository_root
 
 __all__ = ["COLORS", "Lab", "check", "heat", "open_image", "read", "setup", "show", "strips",
            "under_test", "validate_parameters"]  # fmt: skip
@@ -42,6 +42,16 @@ class Lab:
     def results(self) -> Path:
         """Folder of the committed reference runs."""
         return self.root / "results"
+
+    def folder(self, output_dir: str, name: str) -> Path:
+        """Where a notebook writes: `output_dir`, or runs/<name> in the clone.
+
+        Where that is read-only, a folder of the user's, which is told.
+        """
+        folder = Path(output_dir) if output_dir else own_folder(name)
+        if not output_dir and not folder.is_relative_to(self.root) and not under_test():
+            print(f"this clone is read-only: what is made goes to {folder}")
+        return folder
 
     @cached_property
     def backbones(self):

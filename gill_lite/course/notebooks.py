@@ -39,7 +39,12 @@ def execute(source: Path, output: Path, parameters: dict, progress: bool = True)
     import papermill
 
     read_chapter(source)
-    known = papermill.inspect_notebook(str(source))
+    try:
+        known = papermill.inspect_notebook(str(source))
+    except (ValueError, AttributeError) as error:
+        raise GillError(
+            f"{source.name} names no kernel; restore it from git, or set its kernelspec to python3"
+        ) from error
     for name in parameters:
         if name not in known:
             raise GillError(

@@ -83,7 +83,7 @@ def find_shards(shards) -> list[Path]:
     if missing:
         raise GillError(
             f"{len(missing)} of {len(paths)} shards of {shards} are missing, the first is "
-            f"{missing[0]}; check the pattern or fetch them"
+            f"{missing[0]}; check the pattern, name their folder, or fetch them"
         )
     return paths
 

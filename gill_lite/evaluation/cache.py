@@ -9,26 +9,20 @@ before it change the key, and nothing wrong is ever found; see `drawers.Drawer.k
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from gill_lite.files import write_bytes
-from gill_lite.provenance import repository_root
+from gill_lite.provenance import own_folder
 
 DIGEST = "sha256"
 
 
 def default_cache() -> Path:
-    """runs/cache in the repository: pictures that all tables and runs share.
-
-    Where the repository is read-only, a folder among the user's caches.
-    """
-    folder = repository_root() / "runs" / "cache"
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return folder if os.access(there, os.W_OK) else Path.home() / ".cache" / "gill-lite"
+    """Where pictures are that all tables and runs share."""
+    return own_folder("cache")
 
 
 def key_of(**parts) -> str:

@@ -3,6 +3,7 @@
 import base64
 import re
 from collections import Counter
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -26,18 +27,24 @@ COLORS = dict(
 DISCUSSION = "**What did not come out"  # begins the cell in which a notebook discusses it
 
 
-def write(output_dir, results: dict, problems: list[str], run: dict, source=None) -> Path:
+def write(
+    output_dir, results: dict, problems: list[str], run: dict, source=None,
+    coming: Sequence[str] = (),
+) -> Path:  # fmt: skip
     """Write report.html into `output_dir` (atomically) and return its path.
 
     results, problems: as `summary.read_results` gives them; problems are shown on top. run: facts
     of the run, "profile" among them. source: the folder that holds the run's figures/ and
-    notebooks/, by default `output_dir`.
+    notebooks/, by default `output_dir`. coming: titles of tables that are still computed; while
+    there are any, a browser loads the page anew by itself.
     """
-    page = as_html(Path(source or output_dir), results, problems, run)
+    page = as_html(Path(source or output_dir), results, problems, run, coming)
     return write_text(Path(output_dir) / "report.html", page)
 
 
-def as_html(source: Path, results: dict, problems: list[str], run: dict) -> str:
+def as_html(
+    source: Path, results: dict, problems: list[str], run: dict, coming: Sequence[str] = ()
+) -> str:
     """The whole page, from page.html.j2; see `write`."""
     templates = environment(autoescape=True)
     templates.filters |= {
@@ -49,7 +56,7 @@ def as_html(source: Path, results: dict, problems: list[str], run: dict) -> str:
     verdicts = Counter(row["verdict"] for row in rows)
     topics = list(dict.fromkeys(row["table"] for row in rows))
     return templates.get_template("page.html.j2").render(
-        run=run, problems=problems, colors=COLORS, marks=MARKS,
+        run=run, problems=problems, coming=coming, colors=COLORS, marks=MARKS,
         count=claims.count_text(rows).split(" ", 1),
         counts={name: verdicts[name] for name in summary.VERDICTS if verdicts[name]},
         all_claims=[(topic, [r for r in rows if r["table"] == topic]) for topic in topics],

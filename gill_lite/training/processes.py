@@ -3,6 +3,8 @@
 Each function is also right on a single process, where it changes nothing.
 """
 
+import os
+import sys
 from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
@@ -12,6 +14,40 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gill_lite.errors import GillError
+
+SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+RANKS = ("RANK", "LOCAL_RANK")
+
+
+def join_group(cpu: bool, **options):
+    """Accelerate's view of the processes that share the work; one where nothing launched more.
+
+    A cluster sets the same variables as a launcher: what they ask for is told, and where it
+    cannot be, GillError names them. cpu: take no GPU; options: of Accelerate's PartialState.
+    """
+    from accelerate import PartialState
+
+    said = {n: os.environ[n] for n in (*SIZES, *RANKS) if os.environ.get(n, "-1") != "-1"}
+    told = ", ".join(f"{name}={value}" for name, value in said.items())
+    where = os.environ.get("MASTER_ADDR")
+    if not said and int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        print("gill-lite: each task of this step does all the work; `accelerate launch` shares it, "
+              "and evaluate takes --shard i/n", file=sys.stderr)  # fmt: skip
+    elif not where and all(said.get(name, "1") == "1" for name in SIZES):
+        for name in said:  # a group of one
+            del os.environ[name]
+    elif said and "TORCHELASTIC_RUN_ID" not in os.environ:  # of a launcher, which starts them all
+        print(f"gill-lite: one of several processes ({told}), waiting for the others at {where}; "
+              "unset these variables to work alone", file=sys.stderr)  # fmt: skip
+    try:
+        return PartialState(cpu=cpu, **options)
+    except (ValueError, RuntimeError) as error:
+        if not said:
+            raise
+        raise GillError(
+            f"{told}: this is to be one of several processes, and they do not meet ("
+            f"{str(error).splitlines()[0]}); unset these variables, or use `accelerate launch`"
+        ) from error
 
 
 class Part(NamedTuple):

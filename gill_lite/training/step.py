@@ -47,7 +47,7 @@ class Stepper:
             raise GillError(f"mixed_precision must be no or bf16, not {mixed_precision}")
         self.profile, self.gill, self.part = profile, gill, part
         self.mixed_precision = mixed_precision
-        self.under_way: tuple[Losses, Tensor, float] | None = None  # what `start` computes
+        self.under_way: tuple[Losses, Tensor, float]  # what `start` computes
         self.parameters = list(gill.trainable_parameters().values())
         self.check_precision()
         self.optimizer = torch.optim.AdamW(

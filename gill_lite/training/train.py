@@ -108,8 +108,7 @@ def train(
     steps = profile.steps if steps is None else steps
     if steps < 1:
         raise GillError(f"steps must be at least 1, not {steps}")
-    gill = build_gill(profile, backbones, mapper, seed)
-    begun = _begin(gill, joints)
+    gill, begun = _begin(profile, backbones, mapper, seed, joints)
     group = PartialState(cpu=gill.logit_scale.device.type == "cpu")
     part = processes.split_batch(
         profile, group.process_index, group.num_processes, gradient_accumulation_steps
@@ -118,8 +117,7 @@ def train(
     settings = {
         **{"seed": seed, "mapper": mapper, "mixed_precision": mixed_precision},
         **{"pairs": len(dataset), "pixels": image_features is None},
-        **_recipe(profile, backbones, dataset),
-        **({"joints": begun["joints_sha256"]} if begun else {}),
+        **_recipe(profile, backbones, dataset, begun),
     }
     with _hold(output_dir, group):
         state = TrainState(Path(output_dir), gill, stepper.optimizer, settings, keep)
@@ -131,10 +129,10 @@ def train(
         if validation:
             validation.begin(gill, state.directory, start)
         made = coming(stepper, backbones, loading.batches(order, num_workers), seed, start)
-        batches = next(made, None)
+        batches = next(made, [])
         for step in records.bar(range(start, steps), f"train {mapper} {seed}"):
             stepper.start(step, batches)
-            batches = next(made, None)  # while a GPU is busy with this step
+            batches = next(made, [])  # while a GPU is busy with this step
             row = stepper.finish()
             if not all(np.isfinite(value) for value in row.values()):
                 raise GillError(_not_finite(step, order.batch(step), row))
@@ -182,13 +180,14 @@ class Records:
             save_joints(self.state.gill, self.state.directory, provenance)
 
 
-def _begin(gill: Gill, joints) -> dict:
-    """Put the joints of that folder, if there is one, into `gill`; what to keep of its history."""
+def _begin(profile, backbones, mapper: str, seed: int, joints) -> tuple[Gill, dict]:
+    """A Gill, fresh or with the joints of that folder, and what to keep of their history."""
+    gill = build_gill(profile, backbones, mapper, seed)
     if joints is None:
-        return {}
+        return gill, {}
     saved, weights = read_joints(joints), Path(joints) / WEIGHTS
     put_joints(gill, saved.joints, weights)
-    return {"joints_sha256": sha256(weights), "earlier": saved.provenance}
+    return gill, {"joints_sha256": sha256(weights), "earlier": saved.provenance}
 
 
 def _hold(output_dir, group):
@@ -201,11 +200,13 @@ _NO_MATTER = ("steps", "guidance_scale", "num_inference_steps", "seeds", "image_
               "answer_ends")  # fmt: skip
 
 
-def _recipe(profile, backbones, dataset) -> dict:
+def _recipe(profile, backbones, dataset, begun: dict) -> dict:
     """What of the profile, the backbones and the data a checkpoint depends on."""
     recipe = {name: value for name, value in asdict(profile).items() if name not in _NO_MATTER}
     if hasattr(dataset, "about"):
         recipe["data"] = dataset.about()["digest"]
+    if begun:
+        recipe["joints"] = begun["joints_sha256"]
     return {**recipe, "backbones": fingerprint(backbones)}
 
 

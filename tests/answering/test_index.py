@@ -50,6 +50,21 @@ def test_half_precision_gives_the_hits_of_the_whole_product(count, chunk):
     assert torch.equal(hits.indices, expected.topk(8).indices)
 
 
+@pytest.mark.parametrize("count", [1, 16, 256])
+def test_a_gpu_gives_the_hits_of_a_cpu(count, monkeypatch):
+    """Its way of searching, here on a CPU, in one piece and in several."""
+    images = torch.nn.functional.normalize(vectors(3_000), dim=1).half()
+    index = ImageIndex(images, [str(i) for i in range(3_000)]).to("cpu")
+    queries = vectors(count, seed=1)
+    expected = index.search(queries, k=5)
+    monkeypatch.setattr(retrieval, "_on_gpu", lambda embeddings: True)
+    for held in (2**28, 700 * count):
+        monkeypatch.setattr(retrieval, "ROUGH_ON_GPU", held)
+        hits = index.search(queries, k=5)
+        torch.testing.assert_close(hits.scores, expected.scores)
+        assert hits.ids == expected.ids and torch.equal(hits.indices, expected.indices)
+
+
 def test_nearly_equal_rows_are_told_apart(monkeypatch):
     """Half precision cannot tell these rows apart: most are computed exactly, in pieces."""
     monkeypatch.setattr(retrieval, "CHUNK", 100)

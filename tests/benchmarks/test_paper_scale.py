@@ -27,7 +27,9 @@ from tests.helpers import tiny_backbones
 from tests.helpers.places import ROOT
 
 PAGE = "# page\n\n<!-- paper_scale: made -->\nold\n<!-- /paper_scale -->\n\nend\n"
-SMALL = Settings(batch_size=4, prompt_tokens=9, new_tokens=24, repeats=2, batches=(1, 3))
+SMALL = Settings(
+    batch_size=4, prompt_tokens=9, new_tokens=24, repeats=2, batches=(1, 3), pictures=500
+)
 PROFILE = tiny_backbones.profile(num_inference_steps=2)
 
 
@@ -152,7 +154,7 @@ def test_as_many_pictures_are_drawn_as_asked(backbones, gill, spy, batch):
     assert len(timing.seconds) == 2 and min(timing.seconds) > 0
     assert len(runs) == PROFILE.num_inference_steps * (WARMUP + 2)
     assert runs[0][0][0].shape[0] == 2 * batch  # with guidance
-    (row,) = scale_table.draw_rows(batch, timing, 2)
+    (row,) = scale_table.draw_rows(SMALL, batch, timing, 2)
     assert row["what"] == f"drawing, 2 steps with guidance, batch {batch}"
     assert row["low"] == pytest.approx(batch / max(timing.seconds))
 
@@ -191,11 +193,13 @@ def test_measured_and_unmeasured_rows_are_the_same_rows(backbones):
     found = dict(paper_scale.measure(scale_table.KINDS, SMALL, PROFILE, backbones))
     assert list(found) == list(scale_table.KINDS)
     for kind, rows in found.items():
-        assert all(row["low"] > 0 and "paper" in row for row in rows), kind
+        timed = [row for row in rows if row["unit"] != "of 255"]
+        assert all(row["low"] > 0 and "paper" in row for row in timed), kind
     assert [row["unit"] for row in found["decode"]] == ["ms", "tokens/s"] * 2
     empty = {kind: scale_table.empty_rows(kind) for kind in scale_table.KINDS}
-    assert {kind: len(rows) for kind, rows in empty.items()} == {"train": 2, "decode": 4, "draw": 2}
-    for kind in ("decode", "draw"):
+    counts = {"train": 2, "decode": 4, "draw": 3, "search": 3}
+    assert {kind: len(rows) for kind, rows in empty.items()} == counts
+    for kind in ("decode", "draw", "search"):
         assert [row["unit"] for row in empty[kind]] == [row["unit"] for row in found[kind]]
     json.dumps(found, allow_nan=False)
 
@@ -208,7 +212,7 @@ def cells_of(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def measured(kind: str, machine: str) -> dict:
+def measured(kind: str, machine: str) -> tuple[str, list[dict], dict]:
     """One entry of the JSON file, with the number 2 in each of its rows."""
     rows = [
         {**row, "median": 2.0, "low": 1.0, "high": 1234.5, "peak_gib": 3.21, "seconds": [1.0]}
@@ -217,12 +221,12 @@ def measured(kind: str, machine: str) -> dict:
     about = {"machine": machine, "command": f"measure {kind}", "lm": "random OPT", "cuda": "13.0"}
     about |= {"libraries": dict.fromkeys(scale_table.VERSIONS, "1.2")}
     about |= {"git_commit": "0123456789abcdef", "finished_utc": "2030-01-02 03:04:05"}
-    return {kind: {"rows": rows, "about": about}}
+    return kind, rows, about
 
 
 def test_a_table_without_measures_has_commands_and_no_numbers():
     head, rule, *rows = cells_of(scale_table.table({}))
-    assert head == list(scale_table.HEADS) and len(rows) == 8
+    assert head == list(scale_table.HEADS) and len(rows) == 12
     assert {len(row) for row in (head, rule, *rows)} == {len(head)}
     assert {tuple(row[1:4]) for row in rows} == {("not measured", "–", "–")}
     assert {row[5] for row in rows} == {"–"}
@@ -246,21 +250,30 @@ def test_the_commands_of_the_table_are_understood():
 def test_a_new_measure_replaces_its_rows_and_leaves_the_others(tmp_path):
     output, doc = tmp_path / "scale.json", tmp_path / "page.md"
     doc.write_text(PAGE)
-    scale_table.write(measured("draw", "GPU A"), output, doc)
-    scale_table.write(measured("train", "GPU B"), output, doc)
+    scale_table.write(*measured("draw", "GPU A"), output, doc)
+    scale_table.write(*measured("train", "GPU B"), output, doc)
     found = json.loads(output.read_text())
-    assert {kind: entry["about"]["machine"] for kind, entry in found.items()} == {
-        "draw": "GPU A", "train": "GPU B",
+    assert {kind: list(cards) for kind, cards in found.items()} == {
+        "draw": ["GPU A"], "train": ["GPU B"],
     }  # fmt: skip
     text = doc.read_text()
     assert text.startswith("# page\n\n<!-- paper_scale: made -->\n\n| what")
     assert text.endswith("<!-- /paper_scale -->\n\nend\n") and "old" not in text
     rows = cells_of(text)[2:]
-    assert [row[5] for row in rows] == ["GPU B"] * 2 + ["–"] * 4 + ["GPU A"] * 2
+    assert [row[5] for row in rows] == ["GPU B"] * 2 + ["–"] * 4 + ["GPU A"] * 3 + ["–"] * 3
     assert rows[0][1:4] == ["2", "1 to 1,234", "3.2 GiB"] and rows[0][6] == "`measure train`"
-    assert "- `train`: random OPT; torch 1.2, transformers 1.2, diffusers 1.2, CUDA 13.0; " in text
-    scale_table.write(measured("draw", "GPU C"), output, doc)
-    assert [row[5] for row in cells_of(doc.read_text())[2:]][-2:] == ["GPU C"] * 2
+    assert (
+        "- `train` on GPU B: random OPT; torch 1.2, transformers 1.2, diffusers 1.2, CUDA 13.0; "
+        in text
+    )
+    kind, rows, about = measured("draw", "GPU A")
+    scale_table.write(kind, rows, {**about, "command": "again"}, output, doc)
+    assert doc.read_text().count("| `again` ") == 3  # the same card's rows give way,
+    scale_table.write(*measured("draw", "GPU C"), output, doc)  # another card's stay
+    cards = [row[5] for row in cells_of(doc.read_text())[2:]]
+    assert cards[6:12] == ["GPU A"] * 3 + ["GPU C"] * 3
+    scale_table.write(kind, rows, {**about, "plain": True}, output, doc)
+    assert [row[5] for row in cells_of(doc.read_text())[2:]].count("GPU A") == 6
     assert (
         scale_table.with_table(doc.read_text(), json.loads(output.read_text())) == doc.read_text()
     )
@@ -275,7 +288,7 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr("gill_lite.files.os.replace", broken)
     with pytest.raises(OSError, match="disk full"):
-        scale_table.write(measured("draw", "GPU"), output, doc)
+        scale_table.write(*measured("draw", "GPU"), output, doc)
     assert [path.name for path in tmp_path.iterdir()] == ["page.md"] and doc.read_text() == PAGE
 
 
@@ -283,7 +296,7 @@ def test_files_that_are_something_else_are_left_alone(tmp_path):
     output, doc = tmp_path / "scale.json", tmp_path / "page.md"
     doc.write_text("no place\n")
     with pytest.raises(GillError, match="page.md lacks the lines <!-- paper_scale: -->"):
-        scale_table.write(measured("draw", "GPU"), output, doc)
+        scale_table.write(*measured("draw", "GPU"), output, doc)
     assert not output.exists() and doc.read_text() == "no place\n"
     output.write_text('{"rows": {}}')
     with pytest.raises(GillError, match="scale.json was not written by .*move it away"):
@@ -324,7 +337,8 @@ def test_the_command_measures_writes_and_prints(tmp_path, monkeypatch, capsys, b
     assert paper_scale.main(words) == 0
     found = json.loads(output.read_text())
     assert list(found) == ["draw", "train"]
-    (row,), about = found["train"]["rows"], found["train"]["about"]
+    [entry] = found["train"].values()
+    (row,), about = entry["rows"], entry["about"]
     assert row["what"] == "training step, 4 pairs in 2 micro-batches" and row["median"] > 0
     assert len(row["seconds"]) == 3
     assert about["command"].startswith(f"python -m benchmarks.paper_scale {options} -o ")
@@ -374,7 +388,8 @@ def test_random_models_of_any_shapes_are_measured(kind):
     assert len(base.tokenizer) == 40 - SPARE_ROWS.get(kind, 0)
     small = Settings(batch_size=4, prompt_tokens=5, new_tokens=4, repeats=1, batches=(1,))
     found = dict(paper_scale.measure(["train", "draw"], small, PROFILE, base))
-    assert all(row["median"] > 0 for rows in found.values() for row in rows)
+    timed = [row for rows in found.values() for row in rows if row["unit"] != "of 255"]
+    assert all(row["median"] > 0 for row in timed)
 
 
 def test_the_papers_shapes_are_those_that_memory_is_counted_from():

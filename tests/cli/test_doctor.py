@@ -1,5 +1,6 @@
 """What `gill-lite doctor` says can run here, and the memory counted on the meta device."""
 
+import json
 import re
 from pathlib import Path
 
@@ -156,3 +157,17 @@ def test_the_documented_needs_are_the_computed_ones():
     assert f"OPT-6.7B alone {memory.weight_bytes(memory.paper_models()['lm']) / GIB:.1f}" in text
     assert f"of {memory.ALLOWANCE / GIB:.0f} GiB for CUDA" in text
     assert all(revision[:8] in text for revision in REVISIONS.values())
+
+
+def test_the_papers_tables_are_estimated_from_measures(tmp_path):
+    path = tmp_path / "paper_scale.json"
+    assert doctor.paper_hours(path) == [
+        "not measured; `python -m benchmarks.paper_scale --measure draw` does it on a GPU"
+    ]
+    rows = [{"unit": "images/s", "median": speed} for speed in (1.0, 2.5)]
+    rows.append({"unit": "of 255", "median": 3.0})
+    path.write_text(json.dumps({"draw": {"H200": {"rows": rows, "about": {}}}}))
+    assert doctor.paper_hours(path) == [
+        "1 on H200: 1,000 stories in 0.6 hours, 5 pictures each, 2.5/s",
+        "2 on H200: 1,000 dialogues in 0.7 hours, 6 pictures each, 2.5/s",
+    ]

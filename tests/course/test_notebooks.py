@@ -229,6 +229,14 @@ def test_a_parameter_given_as_text_is_refused_in_the_notebook(tmp_path):
     assert (tmp_path / "out.ipynb").is_file(), "the record of the failure stays"
 
 
+def test_a_notebook_whose_kernel_was_stripped_is_refused_in_one_sentence(tmp_path):
+    stripped, name = good_notebook(), COMMITTED[0].name
+    stripped.metadata = {}
+    nbformat.write(stripped, tmp_path / name)
+    with pytest.raises(GillError, match=f"{name} names no kernel; restore it from git, or set"):
+        notebooks.execute(tmp_path / name, tmp_path / "out.ipynb", {}, progress=False)
+
+
 def test_a_parameter_nobody_reads_is_refused_before_the_run(tmp_path):
     path = saved(good_notebook(), tmp_path)
     with pytest.raises(GillError, match="00_try.ipynb has no parameter 'flagg'; it has flag"):

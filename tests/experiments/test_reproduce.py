@@ -57,6 +57,29 @@ def test_each_table_is_given_its_own_size_and_the_defaults(repository, capsys):
     assert json.loads(Path("run/results/table1_vist.json").read_text())["rows"]
 
 
+def test_the_report_and_the_terminal_show_each_table_as_soon_as_it_is_there(
+    repository, capsys, monkeypatch
+):
+    for table in ("1", "2", "retrieval"):
+        repository(table)
+    pages, told, inner = [], [], reproduce._tell
+
+    def tell(*arguments):
+        pages.append(Path("run/report.html").read_text(encoding="utf-8"))
+        inner(*arguments)
+        told.append(capsys.readouterr().out)
+
+    monkeypatch.setattr(reproduce, "_tell", tell)
+    assert cli.main("reproduce --tables 1,2,retrieval -o run".split()) == 0
+    order = ["retrieval", "table1_vist", "table2_visdial"]  # the quickest first
+    for page, text, name, number in zip(pages, told, order, range(3), strict=True):
+        assert f"Title of {name}" in page and f"Title of {name}" in text
+        assert ('http-equiv="refresh"' in page) == ("Still to come" in page) == (number < 2)
+    assert TABLES["1"].title in pages[0] and "Title of table1_vist" not in pages[0]
+    assert f"loads itself anew: {TABLES['2'].title}." in pages[1]
+    assert "report so far: run/report.html, 1 to come" in told[2]
+
+
 def test_the_official_protocol_has_results_of_its_own(repository):
     repository("1")
     assert cli.main("reproduce --tables 1 --protocol official --run-seed 42 -o run".split()) == 0

@@ -6,14 +6,17 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from gill_lite import provenance
 from gill_lite.cli import main as cli
 from gill_lite.evaluation import cache
 from gill_lite.experiments import reproduce
 from gill_lite.files import read_json
+from gill_lite.training import processes
 from tests.helpers import tiny_evaluation
 from tests.helpers.places import ROOT
 from tests.helpers.pretended import pretend_repository, write_notebook
@@ -141,7 +144,7 @@ def read_only(dir):
 def test_a_read_only_installation_names_and_takes_other_folders(tmp_path, monkeypatch, capsys):
     """Reports go where they are asked to, and pictures into the user's own cache."""
     pretend_repository(tmp_path, monkeypatch)
-    monkeypatch.setattr(cache, "repository_root", lambda: tmp_path / "repo")
+    monkeypatch.setattr(provenance, "repository_root", lambda: tmp_path / "repo")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache.default_cache() == tmp_path / "repo" / "runs" / "cache"
     may = os.access
@@ -153,14 +156,19 @@ def test_a_read_only_installation_names_and_takes_other_folders(tmp_path, monkey
     assert sentence(capsys) == (
         "repo/runs/x cannot be written to (Read-only file system): name another folder with -o."
     )
-    assert cache.default_cache() == tmp_path / "home" / ".cache" / "gill-lite"
+    assert cache.default_cache() == tmp_path / "home" / ".cache" / "gill-lite" / "cache"
+    monkeypatch.setenv("HOME", str(tmp_path / "repo"))
+    assert cache.default_cache().is_relative_to(tempfile.gettempdir())
 
 
 READ_ONLY = """
 mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" || exit 77
 exec "$1" -c "
 import sys
+from pathlib import Path
 from gill_lite.cli.main import main
+from gill_lite.course.notebooks import execute
+execute(Path('$0/notebooks/19_assemble_report.ipynb'), Path('19.ipynb'), {}, progress=False)
 assert main(['reproduce', '--tables=1']) == 2
 sys.exit(main(['evaluate', '2', '--num-dialogues=1', '--seeds=0', '-o', 'out']))
 "
@@ -170,6 +178,7 @@ sys.exit(main(['evaluate', '2', '--num-dialogues=1', '--seeds=0', '-o', 'out']))
 def test_the_installed_package_writes_nothing_beside_itself(tmp_path):
     """The whole installation on a disk that is read-only, even to the superuser."""
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTEST_VERSION", None)  # as a reader runs it
     if not shutil.which("unshare") or subprocess.run(["unshare", "-m", "true"]).returncode:
         pytest.skip("no disk can be mounted here, and the superuser may write everywhere")
     command = ["unshare", "-m", "sh", "-c", READ_ONLY, str(ROOT), sys.executable]
@@ -179,7 +188,41 @@ def test_the_installed_package_writes_nothing_beside_itself(tmp_path):
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert "(Read-only file system): name another folder with -o." in done.stderr
     assert (tmp_path / "out" / "results" / "table2_visdial.json").is_file()
+    mine = tmp_path / ".cache" / "gill-lite" / "notebook-19"
+    assert (mine / "report.html").is_file()
+    told = f"this clone is read-only: what is made goes to {mine}"
+    assert told in (tmp_path / "19.ipynb").read_text()
     assert list((tmp_path / ".cache" / "gill-lite").rglob("*.safetensors"))
+
+
+# ---- what a cluster sets -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "WORLD_SIZE=2, RANK=0: this is to be one of several"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "unset these variables, or use `accelerate launch`"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two: this is to be one of several processes"),
+        (
+            {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"},
+            "gill-lite: VIST file no.json is mis",
+        ),
+        ({"LOCAL_RANK": "0"}, "gill-lite: VIST file no.json is missing; check the path"),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, "evaluate takes --shard i/n\ngill-lite: VIST file no.json"),
+    ],
+    ids=["world", "mpi", "broken", "world of one", "rank alone", "slurm"],
+)
+def test_what_a_cluster_sets_is_heard_or_named(tmp_path, environment, said):
+    keep = {k: v for k, v in os.environ.items() if k not in (*processes.SIZES, *processes.RANKS)}
+    command = [sys.executable, "-m", "gill_lite", "evaluate", "1", "--vist-json=no.json"]
+    command += ["--vist-images=.", "-o", str(tmp_path / "out")]
+    environment = {**keep, "PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert said in done.stderr
 
 
 # ---- odd paths -----------------------------------------------------------------------------

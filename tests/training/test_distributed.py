@@ -5,6 +5,7 @@ The processes meet on 127.0.0.1 and train on two CPU cores; what they run is in 
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -122,6 +123,42 @@ def two(folder, train_options):
     before = ("gradients", folder, THEN, "broken", folder, THEN)
     killed_and_whole(folder, train_options, (TWO, TWO), *before)
     return folder
+
+
+@pytest.fixture(scope="module")
+def four(folder, train_options):
+    """What two processes on each of two machines leave behind: two launches, one rendezvous."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launcher = [*TWO[:3], "--nnodes", "2", "--nproc_per_node", "2"]
+    launcher += ["--master_addr", "127.0.0.1", "--master_port", port]
+    todo = ["gradients", folder, THEN, *train_options, "-o", folder / "four"]
+    machines = [start([*launcher, "--node_rank", str(rank)], *todo) for rank in (0, 1)]
+    for machine in machines:
+        finish(machine)
+    return folder
+
+
+@pytest.mark.parametrize("join", [False, True], ids=["single", "joined"])
+def test_four_processes_on_two_machines_compute_what_one_computes(four, join):
+    """10 pairs are 2, 2, 2 and 4 here: the last part is larger than the others."""
+    ours, one = load_file(four / f"{join}-1-4.safetensors"), tiny_launch.step_results(join, 1)
+    assert set(ours) == set(one) and len(one) > 20
+    for name, value in one.items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-12, msg=name)
+
+
+def test_four_processes_on_two_machines_train_what_one_trains(one, four):
+    """Up to rounding, which grows: AdamW makes steps of gradients that are nothing else."""
+    rows = (rows_of(folder)[:2] for folder in (one[1], four / "four"))
+    for ours, theirs in zip(*rows, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    shapes = [
+        {name: value.shape for name, value in load_file(folder / WEIGHTS).items()}
+        for folder in (one[1], four / "four")
+    ]
+    assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize("join", [False, True], ids=["single", "joined"])

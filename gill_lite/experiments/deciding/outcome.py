@@ -1,5 +1,6 @@
 """What came out of deciding: from scored pairs to a results file (paper §3.3)."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +22,7 @@ KEPT = ["example", "method", "context", "seed", "part", "retrieved", "generated"
         "threshold", "linear"]  # fmt: skip
 
 
-def held_out(frame: pd.DataFrame, asked: list[Question]) -> tuple[pd.DataFrame, pd.Series]:
+def held_out(frame: pd.DataFrame, asked: Sequence) -> tuple[pd.DataFrame, pd.Series]:
     """The rows of the test part, and the name of each row's scene."""
     test, scene = frame[frame.part == "test"], {q.example_id: str(q.scene) for q in asked}
     return test, test.example.map(scene)
