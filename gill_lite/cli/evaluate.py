@@ -39,10 +39,16 @@ def add_evaluate(subparsers) -> None:
     parser = command(subparsers, "evaluate", run, text)
     parser.add_argument("table", help="number of the table, for example 1")
     add_table_options(parser)
+    _add_data_split(parser)
     _add_parts(parser)
     _add_data(parser)
     _add_model_options(parser)
     _add_machine(parser)
+
+
+def _add_data_split(parser) -> None:
+    text = "scenes of the mini world that training has seen, or (the last of) others"
+    parser.add_argument("--split", choices=("seen", "novel"), default="seen", help=text)
 
 
 def _add_parts(parser) -> None:
@@ -101,7 +107,8 @@ def run(arguments) -> int:
     output_dir = (arguments.output_dir or default_output_dir()).resolve()
     if arguments.table == "decide":
         return _decide(arguments, output_dir, profile)
-    table = get_table(arguments.table).under(get_protocol(arguments.protocol))
+    table = get_table(arguments.table).of_split(arguments.split)
+    table = table.under(get_protocol(arguments.protocol))
     shard = arguments.shard and Shard.read(arguments.shard)
     if arguments.merge:
         _finish(table, output_dir, merge(output_dir / table.name), started, arguments.typed)
@@ -184,7 +191,7 @@ def _prepare(arguments, output_dir: Path, profile: Profile, device):
     from gill_lite.evaluation.tables import get_table
 
     joints = arguments.joints or ()
-    table = get_table(arguments.table)
+    table = get_table(arguments.table).of_split(arguments.split)
     if arguments.num_inference_steps:
         profile = profile.replace(num_inference_steps=arguments.num_inference_steps)
     if arguments.fast_drawing and profile.name == "mini":

@@ -112,10 +112,11 @@ def add_placement(parser) -> None:
 def add_table_options(parser) -> None:
     """What the two commands that compute tables take."""
     add_profile(parser)
-    text = "seeds of GILL's joints to average over (default: 0,1,2)"
+    text = "seeds of GILL's joints to average over (default: all that ship)"
     parser.add_argument("--seeds", type=numbers, metavar="0,1,2", default=None, help=text)
     for what in ("stories", "dialogues", "captions"):
-        text = f"{what} to score (default: 300 of the mini world, all of given files)"
+        text = f"{what} to score (default: 300 of the mini world, where one caption or round is "
+        text += "read 4 times as many; all of given files)"
         parser.add_argument(f"--num-{what}", type=positive, metavar="N", default=None, help=text)
     text = "seed of the image noise; an example's noise depends on it and its id"
     parser.add_argument("--run-seed", type=natural, default=0, metavar="N", help=text)

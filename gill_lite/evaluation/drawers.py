@@ -224,7 +224,7 @@ def joints_folders(
             kind = "--joints" if joints else f"the shipped joints '{method}' of seed {seed}"
             raise GillError(
                 f"{kind}: {folder} holds no joints.safetensors; name a folder of "
-                "`gill-lite train` or `gill-lite convert`, or seeds of 0, 1, 2"
+                f"`gill-lite train` or `gill-lite convert`, or seeds of {recipes.there(method)}"
             )
     return dict(zip(cells, folders, strict=True))
 

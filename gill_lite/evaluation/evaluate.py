@@ -46,11 +46,15 @@ class Evaluation:
     folder: Path  # of the run's rows
     batch_size: int = BATCH
     max_skipped: float = MAX_SKIPPED
+    count: int | None = None  # of examples, times those of the context; None: all
 
     def items(self, cells=None, count: int | None = None) -> list[WorkItem]:
         """The work: all examples, or the first `count`, in all cells or in `cells`."""
-        names = self.dataset.ids[:count]
-        return work_items(names, self.table.cells(self.seeds) if cells is None else cells)
+        names, made = self.dataset.ids, []
+        for cell in self.table.cells(self.seeds) if cells is None else cells:
+            own = self.count and self.count * self.table.times(cell[1])
+            made += work_items(names[:own][:count], [cell])
+        return made
 
     def run(self, shard: Shard = ALL, progress: bool | None = None) -> RunResult:
         """Score every item, or a shard's share; goes on where it was killed.
@@ -99,7 +103,8 @@ def prepare(
     chosen, seeds = get_protocol(protocol), tuple(seeds)
     folders = joints_folders(profile, seeds, joints, table.learned, joints_root)
     table = _measuring(table.under(chosen), metrics)
-    dataset = _dataset(table, Path(output_dir), data, num_examples, max_skipped)
+    count = None if data else num_examples or table.count
+    dataset = _dataset(table, Path(output_dir), data, count or num_examples, max_skipped)
     models = models or load_models(profile, folders, table.baselines, device, dtype, backbones)
     cache = None if cache_dir is False else SampleCache(cache_dir or default_cache())
     scorer = resolve_name(table.scorer)(dataset, models, table, chosen, run_seed, cache)
@@ -113,6 +118,7 @@ def prepare(
         "metrics": list(scorer.metrics),
         "weights": _weights(first, profile.name),
         "seeds": list(seeds),
+        "count": count,
         "joints": {f"{method}-{seed}": provenance.sha256_of(folder / WEIGHTS)
                    for (method, seed), folder in folders.items()},
         "baselines": {m: models[m, 0].fingerprint for m in table.baselines if m != "sd"},
@@ -120,7 +126,7 @@ def prepare(
     config = json.loads(json.dumps(config))  # as it will be read back
     folder = Path(output_dir) / table.name
     return Evaluation(
-        table, dataset, models, scorer, seeds, config, folder, batch_size, max_skipped
+        table, dataset, models, scorer, seeds, config, folder, batch_size, max_skipped, count
     )
 
 
@@ -137,8 +143,11 @@ def _dataset(table: Table, output_dir: Path, data, count: int | None, max_skippe
     if data is not None:
         annotations, images = data
         return tasks.of_files(table.task, annotations, images, count, max_skipped)
-    count = count or table.count
-    return tasks.of_world(table.task, output_dir / f"{table.task.name}-{count}", count)
+    most = count * max(table.times(context.name) for context in table.all_contexts)
+    kind = "" if table.split == "seen" else f"-{table.split}"
+    return tasks.of_world(
+        table.task, output_dir / f"{table.task.name}{kind}-{most}", most, table.split
+    )
 
 
 def _weights(drawer, profile_name: str) -> dict:
@@ -175,7 +184,7 @@ def results(
         **judged(table, scores_frame(run.rows), profile, measured),
         "counts": run.counts,
         "settings": {
-            f"num_{table.task.examples}": config["data"]["taken"],
+            f"num_{table.task.examples}": config["count"] or config["data"]["taken"],
             "seeds": config["seeds"],
             "run_seed": config["run_seed"],
         },

@@ -39,6 +39,7 @@ class Context:
     images: int
     label: str  # column heading
     panel: int = 0  # whose picture is the one that is shown, from 1; 0: the first `images` panels'
+    reverse: bool = False  # whether the captions are read last first (a context without pictures)
 
     @property
     def shown(self) -> range:
@@ -69,6 +70,7 @@ def vist_prompt(story, context: Context, image_size: int | None = None) -> list[
     Raises GillError for a context that shows the last panel's picture, which is asked for.
     """
     panels = list(zip(story.captions, story.image_paths, strict=True))[-context.texts :]
+    panels = panels[::-1] if context.reverse else panels
     if not 0 <= context.images < len(panels):
         raise GillError(f"context '{context.name}' shows {context.images} images, too many")
     prompt: list[str | Image.Image] = []
@@ -87,7 +89,8 @@ def vist_text(story, context: Context) -> str:
     """
     if context.images:
         raise GillError(f"Stable Diffusion takes no images, so there is no '{context.name}' for it")
-    return " ".join(story.captions[-context.texts :])
+    captions = story.captions[-context.texts :]
+    return " ".join(captions[::-1] if context.reverse else captions)
 
 
 def visdial_text(dialogue, context: Context) -> str:
@@ -206,8 +209,8 @@ def _unreadable(paths) -> Unusable | None:
     return None
 
 
-def of_world(task: Task, directory, count: int) -> Dataset:
-    """The mini world's first `count` examples, exported once into `directory`.
+def of_world(task: Task, directory, count: int, split: str = "seen") -> Dataset:
+    """The mini world's first `count` examples of a split, exported once into `directory`.
 
     Raises GillError where the folder holds fewer.
     """
@@ -219,7 +222,7 @@ def of_world(task: Task, directory, count: int) -> Dataset:
             counts: dict = {"num_stories": 0, "num_dialogues": 0, "num_captions": 0}
             counts[f"num_{task.examples}"] = count
             shown = count > BAR_FROM and "PYTEST_VERSION" not in os.environ  # nbval compares stderr
-            export(directory, **counts, progress=shown)
+            export(directory, **counts, split=split, progress=shown)
     reading = task.read(source, paths[f"{task.name}_images"], strict=True)
     if len(reading.examples) < count:
         raise GillError(

@@ -54,7 +54,7 @@ class Ablation:
         """What results/mappers.json holds, without the costs; arguments as `evaluate.results`."""
         stories, captions = (part.config for part in self.parts)
         result = results(self.table, stories, run, started, measured={frechet.METRIC: distances})
-        result["settings"]["num_captions"] = captions["data"]["taken"]
+        result["settings"]["num_captions"] = captions["count"] or captions["data"]["taken"]
         result["provenance"]["inputs"] = {"stories": stories, "captions": captions}
         return result
 

@@ -6,10 +6,12 @@ pictures seen so far say of it, and each kind is scored with and without the pic
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from gill_lite.errors import GillError
+from gill_lite.evaluation.run import RunResult
 from gill_lite.evaluation.tables import TABLES
 from gill_lite.evaluation.tasks import VIST_CONTEXTS, Context
 from gill_lite.report.intervals import Interval, mean_interval, paired_interval
@@ -76,6 +78,25 @@ def cases(
                              "kind": kind(story, scenes, attribute, pictured), "stale": stale,
                              "without": a, "pictured": b, "difference": b - a})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def with_changed(run: RunResult, stories: Sequence, scenes: dict) -> RunResult:
+    """The run with one more score: "changed", whether what the last sentence changed is right.
+
+    Only stories whose last sentence changed something have it (the metric `numbers.CHANGED`).
+    """
+    changed = {story.example_id: changed_last(story, scenes) for story in stories}
+    rows = []
+    for row in run.rows:
+        name = changed[row["key"].split("/", 3)[3]]
+        rows.append({**row, "changed": row[f"right_{name}"]} if name else row)
+    return replace(run, rows=rows)
+
+
+def changed_last(story, scenes: dict) -> str | None:
+    """The attribute that the last sentence of a story changed; None where it changed nothing."""
+    before, after = (scenes[photo].as_dict() for photo in story.photo_ids[-2:])
+    return next((name for name in ATTRIBUTES if before[name] != after[name]), None)
 
 
 def kind_rows(found: pd.DataFrame, attributes: Iterable[str] = (ALL, *ATTRIBUTES)) -> list:

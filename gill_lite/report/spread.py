@@ -12,7 +12,7 @@ import pandas as pd
 
 from gill_lite.report import claims
 from gill_lite.report.scores import FRAME_COLUMNS
-from gill_lite.training.recipes import RECIPES
+from gill_lite.training.recipes import EVERY_LM, RECIPES
 
 METRIC = "clip_similarity"
 
@@ -20,8 +20,7 @@ METRIC = "clip_similarity"
 def methods(frame: pd.DataFrame) -> list[str]:
     """GILL on each language model that the scores have, the mini world's own first."""
     there = set(frame["method"])
-    return [name for name, recipe in RECIPES.items()
-            if name in there and (name == "gill" or recipe.lm)]  # fmt: skip
+    return [name for name in EVERY_LM if name in there]
 
 
 def rows(frame: pd.DataFrame, contexts: Iterable, metric: str = METRIC) -> list[dict]:

@@ -188,9 +188,10 @@ def test_real_photographs_and_prompts_walk_through_reader_model_and_metrics(firs
 def test_the_reference_run_is_whole(table, reference, frame):
     settings, counts = reference["settings"], reference["counts"]
     count = settings[f"num_{table.task.examples}"]
-    assert count >= 300 and len(settings["seeds"]) == (1 if table is TABLES["tokens"] else 3)
-    assert len(frame) == counts["scored"] == count * len(table.cells(settings["seeds"]))
-    assert counts["eligible"] == counts["scored"]
+    assert count >= 300 and tuple(settings["seeds"]) == table.seeds
+    wanted = {cell: count * table.times(cell[1]) for cell in table.cells(settings["seeds"])}
+    assert frame.groupby(["method", "context", "seed"]).size().to_dict() == wanted
+    assert len(frame) == counts["eligible"] == counts["scored"]
 
 
 def test_the_reference_table_and_verdicts_follow_from_its_scores(table, reference, frame):
