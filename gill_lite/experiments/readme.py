@@ -9,10 +9,11 @@ from pathlib import Path
 
 from gill_lite.errors import GillError
 from gill_lite.evaluation.protocol import choices_markdown
-from gill_lite.evaluation.tables import choose
+from gill_lite.evaluation.tables import TABLES, choose
 from gill_lite.files import read_json, read_text, write_text
 from gill_lite.provenance import repository_root
 from gill_lite.report import claims
+from gill_lite.report.ceiling import ceiling_frame
 from gill_lite.report.numbers import results_frame, to_markdown
 from gill_lite.report.summary import counts_text
 
@@ -59,15 +60,20 @@ def with_results(page: str, results: list[dict]) -> str:
 
 
 def results_section(result: dict) -> str:
-    """Title, counts and table of a results file as markdown."""
+    """Title, counts and table of a results file as markdown, and what could be known at all."""
+    table = next(table for table in TABLES.values() if table.name == result["table"])
     settings = result["settings"]
     asked = ", ".join(f"{value} {name.removeprefix('num_')}" for name, value in settings.items()
                       if name.startswith("num_"))  # fmt: skip
     seeds = len(settings["seeds"])
+    below = ""
+    if table.typed in ("1", "2"):
+        known = to_markdown(ceiling_frame(table, result["rows"]))
+        below = f"\n\nAttribute accuracy, and what an oracle could know:\n\n{known}"
     return (
         f"## {result['title']}\n\n"
         f"{asked}; {seeds} seed{'s' * (seeds > 1)} of the joints; {counts_text(result)}\n\n"
-        f"{to_markdown(results_frame(result['rows']))}"
+        f"{to_markdown(results_frame(result['rows']))}{below}"
     )
 
 

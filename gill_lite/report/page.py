@@ -97,7 +97,7 @@ def _notebooks(source: Path) -> dict:
 
 def _notebook_of(table: str, notebooks: dict):
     """The first notebook that names the table's results file, or else is called after it."""
-    named = f'"{table.removesuffix(summary.OFFICIAL)}.json"'
+    named = f'"{table.removesuffix(summary.OFFICIAL).removesuffix(summary.NOVEL)}.json"'
     for notebook in notebooks.values():
         if any(cell.cell_type == "code" and named in cell.source for cell in notebook.cells):
             return notebook

@@ -14,6 +14,7 @@ from gill_lite.training.recipes import RECIPES, train_command
 VERDICTS = (claims.REPRODUCED, claims.WITHIN_NOISE, claims.NOT_REPRODUCED, claims.TOO_FEW,
             claims.UNDEFINED, claims.NOT_RUN, claims.NO_STATISTIC)  # fmt: skip
 OFFICIAL = "_official"  # ends the names of tables made under the official protocol
+NOVEL = "_novel"  # of those on scenes never trained
 KEYS = ("table", "title", "rows", "verdicts", "counts", "settings", "provenance", "figures")
 SOME = {"topic": "", "controls": [], "spread": [], "verdicts_by_lm": []}  # not every table has them
 ALIKE = {  # what all tables of a run should share: in words, and where provenance has it
@@ -60,7 +61,7 @@ def complete(result: dict, path="") -> dict:
     rows = [claims.judged_anew(known[row["id"]], row) if row["id"] in known else row
             for row in result["verdicts"]]  # fmt: skip
     topics = [known[row["id"]].table for row in rows if row["id"] in known]
-    topics.append(result["table"].removesuffix(OFFICIAL))
+    topics.append(result["table"].removesuffix(OFFICIAL).removesuffix(NOVEL))
     return {**SOME, **result, "verdicts": rows, "topic": result.get("topic") or topics[0]}
 
 
@@ -74,7 +75,8 @@ def _topics() -> list[str]:
 def claim_rows(results: dict[str, dict]) -> list[dict]:
     """`claims.all_verdicts` of all tables, each with its table's "title" and "controls".
 
-    Where a claim was judged under both protocols, the corrected one counts.
+    Where a claim was judged in several forms of a table, the corrected protocol's on seen scenes
+    counts.
     """
     run = [{"verdicts": [row for row in result["verdicts"] if row["difference"] is not None]}
            for result in _corrected_last(results)]  # fmt: skip
@@ -87,12 +89,13 @@ def claim_rows(results: dict[str, dict]) -> list[dict]:
 
 
 def by_topic(results: dict[str, dict]) -> dict[str, dict]:
-    """The table on which each topic's claims are judged: the corrected protocol's, where it is."""
+    """The table on which each topic's claims are judged: see `claim_rows`."""
     return {result["topic"]: result for result in _corrected_last(results)}
 
 
 def _corrected_last(results: dict[str, dict]) -> list[dict]:
-    return sorted(results.values(), key=lambda result: not result["table"].endswith(OFFICIAL))
+    others = (OFFICIAL, NOVEL)
+    return sorted(results.values(), key=lambda result: not result["table"].endswith(others))
 
 
 def claims_frame(rows: list[dict]) -> pd.DataFrame:

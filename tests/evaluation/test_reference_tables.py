@@ -11,12 +11,13 @@ from gill_lite.errors import GillError
 from gill_lite.evaluation.evaluate import Evaluation, prepare, results, save
 from gill_lite.evaluation.run import work_items
 from gill_lite.evaluation.scorer import Scorer
-from gill_lite.evaluation.tables import TABLES, choose, get_table
+from gill_lite.evaluation.tables import REVERSED, TABLES, choose, get_table
 from gill_lite.evaluation.tasks import VISDIAL, VIST, of_files, of_world
 from gill_lite.files import DATA, read_json
 from gill_lite.report import claims, numbers
 from gill_lite.report.scores import scores_frame
-from gill_lite.world.scene import ATTRIBUTES
+from gill_lite.training import recipes
+from gill_lite.world.scene import ATTRIBUTES, is_novel
 from tests.helpers.places import RECORDINGS
 
 RESULTS = DATA.parent / "results"
@@ -153,6 +154,30 @@ def test_table_2_walks_from_exported_dialogues_to_verdicts(tmp_path):
     assert len(verdicts) >= 5 and set(verdicts.values()) == {claims.TOO_FEW}
 
 
+def test_the_second_form_ends_in_scenes_never_trained(tmp_path):
+    table = TABLES["1"].of_split("novel")
+    assert table.name == "table1_vist_novel" and TABLES["1"].of_split("seen") is TABLES["1"]
+    assert table.learned == ("gill",) and table.times("caption1") == 1 != TABLES["1"].times(
+        "caption1"
+    )
+    data = of_world(VIST, tmp_path / "novel", 3, "novel")
+    lasts = [data.scenes[story.photo_ids[-1]] for story in data.examples]
+    assert all(map(is_novel, lasts))
+
+
+def test_reversed_captions_are_the_same_words_last_first(tmp_path):
+    (story,) = of_world(VIST, tmp_path / "one", 1).examples
+    assert VIST.prompt(story, REVERSED) == list(reversed(story.captions))
+    assert VIST.text(story, REVERSED) == " ".join(reversed(story.captions))
+
+
+def test_a_table_takes_the_seeds_that_ship_and_a_ladder_waits_for_its_rungs():
+    assert TABLES["1"].seeds == recipes.there("gill") and TABLES["tokens"].seeds == (0,)
+    assert recipes.seeds_of("mlp", (0, 3, 4)) == (0,) and recipes.seeds_of("r1", (2,)) == (0,)
+    assert TABLES["ladder"].ready == all(map(recipes.there, recipes.LADDER))
+    assert (TABLES["ladder"] in choose(["all"])) == TABLES["ladder"].ready
+
+
 def test_attributes_of_a_dialogue_are_those_of_its_picture(tmp_path):
     data = of_world(VISDIAL, tmp_path / "visdial", 3)
     for dialogue in data.examples:
@@ -228,7 +253,7 @@ def test_the_catalogue_tells_what_came_out(table):
 
 def test_every_table_is_in_one_notebook_and_has_what_scores_it():
     parts = [part.typed for table in choose(["all"]) for part in table.parts]
-    assert sorted(parts) == sorted(TABLES)
+    assert sorted(parts) == sorted(name for name, table in TABLES.items() if table.ready)
     assert all(callable(resolve_name(table.scorer)) for table in TABLES.values())
 
 
