@@ -87,12 +87,13 @@ def _bytes_of(url: str) -> bytes:
 
 @torch.no_grad()
 def drawn_gallery(gill, prompts) -> Gallery:
-    """Pictures of seen scenes of the mini world, as `gill` embeds them."""
+    """Pictures of seen scenes of the mini world, as `gill` embeds them: common ones are many,
+    as in every collection of photographs."""
     from gill_lite.world.render import render
-    from gill_lite.world.scene import rng_for, sample_scene
+    from gill_lite.world.scene import common_scene, rng_for
 
     rngs = [rng_for("gallery", i) for i in range(DRAWN)]
-    pictures = [render(sample_scene(rng), rng) for rng in rngs]
+    pictures = [render(common_scene(rng), rng) for rng in rngs]
     features = gill.image_features(prompts.pixel_values(pictures))  # (N, P)
     index = ImageIndex.build(features, range(DRAWN))
     return Gallery(index, dict(zip(index.ids, pictures, strict=True)))

@@ -14,6 +14,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "time": ("day", "night"),
 }
 NOVEL_SHARE = 0.1
+ZIPF = 1.5  # exponent of the long tail, see `common_scene`
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,20 @@ def sample_scene(rng: np.random.Generator, split: str = "seen") -> Scene:
         scene = Scene(*(str(rng.choice(values)) for values in ATTRIBUTES.values()))
         if split == "any" or is_novel(scene) == (split == "novel"):
             return scene
+
+
+def common_scene(rng: np.random.Generator) -> Scene:
+    """A seen scene as a world with a long tail has them: the values of an attribute, in their
+    order, come up in Zipf's shares, 1 : 2^-1.5 : 3^-1.5 and so on."""
+    while True:
+        scene = Scene(*(str(rng.choice(v, p=_zipf(len(v)))) for v in ATTRIBUTES.values()))
+        if not is_novel(scene):
+            return scene
+
+
+def _zipf(count: int) -> np.ndarray:
+    shares = np.arange(1, count + 1) ** -ZIPF
+    return shares / shares.sum()
 
 
 def other_value(rng: np.random.Generator, name: str, value: str) -> str:

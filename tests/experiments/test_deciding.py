@@ -195,6 +195,25 @@ def test_intervals_resample_scenes_not_prompts():
     assert alike.mean == 1 and alike.low is None and alike.undefined == "all scenes are alike"
 
 
+def test_an_answer_is_worth_its_attributes_or_its_votes():
+    frame = pd.DataFrame({"retrieved": [3, 6], "generated": [6, 3],
+                          "votes": ["ret ret same gen gen", "gen gen gen gen gen"]})  # fmt: skip
+    ret, gen, both = ["ret", "ret"], ["gen", "gen"], np.array([0.5, 0.5])
+    assert choices.quality(frame, ret) == pytest.approx([0.5, 1])
+    assert choices.quality(frame, gen, choices.raters_votes) == pytest.approx([0.5, 1])
+    assert choices.quality(frame, ret, choices.raters_votes) == pytest.approx([0.5, 0])
+    assert choices.quality(frame, both) == pytest.approx([0.75, 0.75])
+
+
+def test_what_is_common_is_asked_for_and_at_hand():
+    asked, shown = questions.make(400), set(questions.gallery_scenes())
+    there = {split: np.mean([q.scene in shown for q in asked if q.split == split])
+             for split in questions.SPLITS}  # fmt: skip
+    assert there["seen"] > 0.7 and there["novel"] == 0
+    balls = np.mean([scene.shape == "ball" for scene in questions.gallery_scenes()])
+    assert balls == pytest.approx(1 / sum(k**-1.5 for k in range(1, 5)), abs=0.08)
+
+
 def test_what_a_state_tells():
     """Features that hold one fact only: it is told, the others are not."""
     rng = np.random.default_rng(0)
@@ -266,7 +285,8 @@ def test_the_reference_run_is_whole(reference):
 def test_the_votes_of_the_reference_run_follow_from_its_raters(reference):
     result, frame = reference
     raters = votes.Raters(**result["raters"])
-    prompts = raters.votes(frame.generated - frame.retrieved, votes.noise_of(frame))
+    drawn = votes.noise_of(frame), votes.tastes_of(frame)
+    prompts = raters.votes(frame.generated - frame.retrieved, *drawn)
     assert [" ".join(p.votes) for p in prompts] == list(frame.votes)
     assert [p.label for p in prompts] == list(frame.label)
     people, simulated = (result["agreement"][who] for who in ("people", "simulated"))

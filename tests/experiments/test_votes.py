@@ -152,7 +152,7 @@ def test_raters_without_noise_vote_by_the_lead():
 
 
 def test_raters_judge_by_the_lead_of_the_generated_picture(monkeypatch):
-    monkeypatch.setattr(votes, "calibrate", lambda *_: votes.Raters(0.0, 0.5))
+    monkeypatch.setattr(votes, "calibrate", lambda *_, **__: votes.Raters(0.0, 0.5))
     frame = pd.DataFrame({"example": ["a", "b"], "seed": 0})
     frame = frame.assign(generated=[6, 2], retrieved=[2, 6])
     assert list(votes.vote(frame, [])[0].label) == ["gen", "ret"]
@@ -170,3 +170,17 @@ def test_calibration_finds_the_raters_again():
     true = votes.Raters(1.5, 0.5)
     grid = [0.5, 1.0, 1.5, 2.0], [0.1, 0.5, 1.0]
     assert votes.calibrate(leads, noise, true.votes(leads, noise), *grid) == true
+
+
+def test_at_a_tie_raters_vote_as_people_did_on_realism():
+    frame = pd.DataFrame({"seed": 0, "example": [f"seen-{i}" for i in range(3_000)]})
+    tastes = votes.tastes_of(frame)
+    assert tastes.shape == (3_000, votes.RATERS)
+    both = zip(votes.read_votes(), votes.read_votes(question="realism"), strict=True)
+    people = [real.votes for agrees, real in both
+              if agrees.label == "same" and len(real.votes) == votes.RATERS]  # fmt: skip
+    for vote in ("gen", "ret", "same"):
+        assert (tastes == vote).mean() == pytest.approx((np.array(people) == vote).mean(), abs=0.02)
+    assert set(map(tuple, tastes.tolist())) <= set(people), "whole rows: who agrees stays so"
+    cast = votes.Raters(0.0, 0.5).votes([1.0, 0.0, -1.0], np.zeros((3, 5)), tastes[:3])
+    assert [p.label for p in cast][::2] == ["gen", "ret"] and cast[1].votes == tuple(tastes[1])

@@ -181,10 +181,23 @@ def macro_f1_of_counts(counts) -> np.ndarray:
     return (2 * right / np.maximum(total, 1)).mean(axis=(-1, -2))
 
 
-def quality(frame: pd.DataFrame, answers) -> np.ndarray:
-    """Share of the six attributes that the chosen pictures have, (N,)."""
-    chance = chance_of_ret(answers)
-    return (chance * frame.retrieved.to_numpy() + (1 - chance) * frame.generated.to_numpy()) / 6
+def attributes(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """What a retrieved and a generated picture are worth, (N,) each: their right attributes."""
+    return frame.retrieved.to_numpy() / 6, frame.generated.to_numpy() / 6
+
+
+def raters_votes(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The same in the coin of those who look: their votes; `same` is half a vote for each."""
+    cast = frame.votes.str.split(" ")
+    shares = {vote: cast.map(lambda row, vote=vote: row.count(vote) / len(row)).to_numpy(float)
+              for vote in ("ret", "gen", "same")}  # fmt: skip
+    return shares["ret"] + shares["same"] / 2, shares["gen"] + shares["same"] / 2
+
+
+def quality(frame: pd.DataFrame, answers, coin: Callable = attributes) -> np.ndarray:
+    """What the chosen pictures are worth, (N,), in a coin: `attributes` or `raters_votes`."""
+    chance, (retrieved, generated) = chance_of_ret(answers), coin(frame)
+    return chance * retrieved + (1 - chance) * generated
 
 
 def f1_interval(frame: pd.DataFrame, scenes, method: str) -> Interval:
@@ -233,14 +246,16 @@ def people_interval(prompts) -> Interval:
     return scene_interval(counts, [*map(str, range(len(known)))], macro_f1_of_counts)
 
 
-def quality_interval(frame: pd.DataFrame, scenes, method: str) -> Interval:
-    """Attribute accuracy of the pictures that `method` chooses."""
-    return quality_lead(frame, scenes, method, ())
+def quality_interval(frame: pd.DataFrame, scenes, method: str, coin=attributes) -> Interval:
+    """What the pictures that `method` chooses are worth."""
+    return quality_lead(frame, scenes, method, (), coin)
 
 
-def quality_lead(frame: pd.DataFrame, scenes, method: str, others: Sequence[str]) -> Interval:
-    """Attribute accuracy of `method` minus that of the best of `others`, paired."""
-    values = [quality(frame, frame[m]) for m in (method, *others)]
+def quality_lead(
+    frame: pd.DataFrame, scenes, method: str, others: Sequence[str], coin=attributes
+) -> Interval:
+    """The worth of what `method` chooses minus that of the best of `others`, paired."""
+    values = [quality(frame, frame[m], coin) for m in (method, *others)]
     values = np.stack([*values, np.ones(len(frame))], axis=1)
 
     def lead(totals):

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +18,8 @@ from gill_lite.report.intervals import Interval
 from gill_lite.world.scene import ATTRIBUTES
 
 LEADS = {"constants": ("gen", "ret"), "coin": ("coin",)}  # what the decision is held against
-F1, ACCURACY = "macro F1 ↑", "attribute accuracy ↑"
+F1, ACCURACY, VOTES = "macro F1 ↑", "attribute accuracy ↑", "raters' votes ↑"
+COINS = {ACCURACY: choices.attributes, VOTES: choices.raters_votes}  # what an answer is worth
 KEPT = ["example", "method", "context", "seed", "part", "retrieved", "generated", "retrieved_id",
         "retrieved_score", *(f"right_{name}" for name in ATTRIBUTES), "votes", "label",
         "threshold", "linear"]  # fmt: skip
@@ -29,7 +32,8 @@ def held_out(frame: pd.DataFrame, asked: Sequence) -> tuple[pd.DataFrame, pd.Ser
 
 
 def result_rows(frame: pd.DataFrame, asked: list[Question], real: list) -> list[dict]:
-    """Macro F1 and attribute accuracy of each way to choose, in the form of numbers.result_rows."""
+    """Macro F1 of each way to choose and what its answers are worth, in both coins, in the form of
+    numbers.result_rows."""
     test, scenes = held_out(frame, asked)
     rows = [
         row("people", "PartiPrompts", F1, choices.people_interval(real)),
@@ -39,9 +43,9 @@ def result_rows(frame: pd.DataFrame, asked: list[Question], real: list) -> list[
     where |= {f"{split} scenes": test.context == split for split in SPLITS}
     for method, label in choices.METHODS.items():
         rows.append(row(label, "all prompts", F1, choices.f1_interval(test, scenes, method)))
-        for context, those in where.items():
-            interval = choices.quality_interval(test[those], scenes[those], method)
-            rows.append(row(label, context, ACCURACY, interval))
+        for (context, those), (metric, coin) in product(where.items(), COINS.items()):
+            interval = choices.quality_interval(test[those], scenes[those], method, coin)
+            rows.append(row(label, context, metric, interval))
     return rows
 
 
@@ -52,14 +56,16 @@ def row(method: str, context: str, metric: str, interval: Interval) -> dict:
 
 
 def judged(frame: pd.DataFrame, asked: list[Question]) -> dict[str, list[dict]]:
-    """The paper's claim, judged by macro F1 ("verdicts"), and our two "controls" of it.
+    """The paper's claim, judged by macro F1 ("verdicts"), and our three "controls" of it.
 
     Macro F1 of a constant is low, so that even a coin is ahead of it: the controls ask whether
-    the decision is ahead of the coin, and whether the answers are better for it.
+    the decision is ahead of the coin, and whether the answers are better for it, in the coin of
+    attributes and in that of the raters, who see realism, too.
     """
     test, scenes = held_out(frame, asked)
     constants, coin = (choices.f1_lead(test, scenes, "linear", LEADS[name]) for name in LEADS)
-    answer = choices.quality_lead(test, scenes, "linear", LEADS["constants"])
+    answer, liked = (choices.quality_lead(test, scenes, "linear", LEADS["constants"], coin)
+                     for coin in COINS.values())  # fmt: skip
     return {
         "verdicts": [claim_row(c, constants) for c in read_claims() if c.table == TABLE.name],
         "controls": [
@@ -68,6 +74,9 @@ def judged(frame: pd.DataFrame, asked: list[Question]) -> dict[str, list[dict]]:
             _control("answer", "With the decision the answer's picture is better than with a "
                      "constant", "attribute accuracy: linear - max(always generate, always "
                      "retrieve) > 0", answer),
+            _control("votes", "With the decision raters like the answer's picture better than "
+                     "with a constant", "raters' votes: linear - max(always generate, always "
+                     "retrieve) > 0", liked),
         ],
     }  # fmt: skip
 
@@ -80,13 +89,14 @@ def _control(name: str, statement: str, text: str, interval: Interval) -> dict:
 
 
 def differences(frame: pd.DataFrame, asked: list[Question], method: str = "linear") -> list[dict]:
-    """Both measures of `method` minus those of every other way to choose, paired."""
+    """All measures of `method` minus those of every other way to choose, paired."""
     test, scenes = held_out(frame, asked)
     return [
         {"against": choices.METHODS[other], "metric": metric,
          **asdict(lead(test, scenes, method, (other,)))}
         for other in choices.METHODS if other != method
-        for metric, lead in ((F1, choices.f1_lead), (ACCURACY, choices.quality_lead))
+        for metric, lead in ((F1, choices.f1_lead), *(
+            (metric, partial(choices.quality_lead, coin=coin)) for metric, coin in COINS.items()))
     ]  # fmt: skip
 
 

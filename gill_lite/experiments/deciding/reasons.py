@@ -15,7 +15,7 @@ from gill_lite.answering.index import ImageIndex
 from gill_lite.experiments.deciding import choices, outcome, votes
 from gill_lite.experiments.deciding.questions import matches
 from gill_lite.world.render import render
-from gill_lite.world.scene import all_scenes, rng_for, sample_scene
+from gill_lite.world.scene import all_scenes, common_scene, rng_for
 
 GALLERIES = (100, 400, 1600, "every seen scene")
 SPLIT_SEEDS = range(1, 9)
@@ -77,7 +77,7 @@ def gallery_of(size) -> tuple[list, list]:
         scenes = all_scenes("seen")
         return scenes, [render(s, rng_for("whole gallery", i)) for i, s in enumerate(scenes)]
     rngs = [rng_for("gallery", number) for number in range(size)]
-    scenes = [sample_scene(rng) for rng in rngs]
+    scenes = [common_scene(rng) for rng in rngs]
     return scenes, [render(s, rng) for s, rng in zip(scenes, rngs, strict=True)]
 
 
@@ -107,11 +107,11 @@ def other_galleries(frame, responders, asked, features, raters, sizes=GALLERIES)
 
     The raters stay as they were fitted; their votes are cast anew on the new pairs.
     """
-    noise = votes.noise_of(frame)
+    noise, tastes = votes.noise_of(frame), votes.tastes_of(frame)
     parts, rows = choices.split_by_scene(asked), []
     for size in sizes:
         pairs = retrieved_from(frame, responders, asked, *gallery_of(size))
-        cast = raters.votes(pairs.generated - pairs.retrieved, noise)
+        cast = raters.votes(pairs.generated - pairs.retrieved, noise, tastes)
         chosen, _ = choices.choose(votes.with_votes(pairs, cast), parts, features)
         test, scenes = outcome.held_out(chosen, asked)
         labels = test.label[test.label.isin(CLASSES)]

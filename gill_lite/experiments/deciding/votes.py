@@ -131,14 +131,16 @@ def _mean_macro_f1(prompts: list[Prompt], label_for: Callable[[Prompt, int], str
 
 
 def agreement(prompts: list[Prompt]) -> dict[str, float]:
-    """Five figures of a set of votes; the first two are what simulated raters are fitted to."""
+    """Six figures of a set of votes; the first two are what simulated raters are fitted to."""
     counts = Counter(vote for prompt in prompts for vote in prompt.votes)
     if not (kappas := pairwise_kappas(prompts)):
         raise GillError("Cohen's kappa is undefined: all votes are one and the same")
+    known = labelled(prompts)
     return {
-        "confident labels, share": len(labelled(prompts)) / len(prompts),
+        "confident labels, share": len(known) / len(prompts),
         "human macro F1": human_macro_f1(prompts),
         "macro F1, own vote left out": left_out_macro_f1(prompts),
+        "labels ret among the confident, share": sum(p.label == "ret" for p in known) / len(known),
         "votes for same, share": counts["same"] / counts.total(),
         "Cohen's kappa, mean of pairs": float(np.mean(kappas)),
     }
@@ -177,13 +179,14 @@ class Raters(NamedTuple):
     """What the raters' votes depend on; all five are alike but for their noise."""
 
     noise: float  # standard deviation, in attributes, of what a rater takes a pair's lead to be
-    margin: float  # leads below it, in attributes, are called the same
+    margin: float  # leads below it, in attributes, are ties: realism decides
 
-    def votes(self, leads, noise) -> list[Prompt]:
+    def votes(self, leads, noise, tastes="same") -> list[Prompt]:
         """Prompts with votes. leads (N,): attributes right in the generated picture minus those
-        in the retrieved one. noise (N, raters), standard normal: see `rater_noise`."""
+        in the retrieved one. noise (N, raters), standard normal: see `rater_noise`. tastes
+        (N, raters): what each votes where agreement with the prompt is a tie, see `tastes_of`."""
         seen = np.asarray(leads)[:, None] + self.noise * np.asarray(noise)  # (N, raters)
-        votes = np.where(seen >= self.margin, "gen", np.where(seen <= -self.margin, "ret", "same"))
+        votes = np.where(seen >= self.margin, "gen", np.where(seen <= -self.margin, "ret", tastes))
         return [voted(row) for row in votes.tolist()]
 
 
@@ -194,10 +197,27 @@ def rater_noise(keys: Sequence[tuple]) -> np.ndarray:
     )
 
 
-def calibrate(leads, noise, real: list[Prompt], noises=NOISES, margins=MARGINS) -> Raters:
+def tastes_of(frame) -> np.ndarray:
+    """What each rater votes at a tie, (N, raters), by seed and example of a frame of pairs.
+
+    Real votes on realism: those that five people cast on one PartiPrompts pair, drawn at random
+    from the pairs that people could not tell apart by agreement with the prompt. So both what
+    raters like and how far they like the same are people's own; nothing is fitted.
+    """
+    both = zip(read_votes(), read_votes(question="realism"), strict=True)
+    ties = [real.votes for agrees, real in both
+            if agrees.label == "same" and len(real.votes) == RATERS]  # fmt: skip
+    keys = zip(frame.seed.tolist(), frame.example, strict=True)
+    return np.array([ties[rng_for("taste", *key).integers(len(ties))] for key in keys])
+
+
+def calibrate(
+    leads, noise, real: list[Prompt], noises=NOISES, margins=MARGINS, tastes="same"
+) -> Raters:
     """The raters whose share of confident labels and human macro F1 are nearest the real ones.
 
-    Both gaps count alike. Nothing but votes is looked at: no classifier, no features.
+    Both gaps count alike. Nothing but votes is looked at: no classifier, no features. The shares
+    of `gen` and `ret` are not fitted: they are held beside people's.
     """
 
     def figures(prompts):
@@ -207,7 +227,7 @@ def calibrate(leads, noise, real: list[Prompt], noises=NOISES, margins=MARGINS) 
 
     goal = figures(real)
     tried = [Raters(float(n), float(m)) for n in noises for m in margins]
-    gaps = [np.abs(figures(raters.votes(leads, noise)) - goal).sum() for raters in tried]
+    gaps = [np.abs(figures(raters.votes(leads, noise, tastes)) - goal).sum() for raters in tried]
     return tried[int(np.argmin(gaps))]
 
 
@@ -226,5 +246,6 @@ def noise_of(frame) -> np.ndarray:
 def vote(frame, real: list):
     """Pairs with simulated votes, and the `Raters`, who agree as much as the real ones do."""
     leads, noise = (frame.generated - frame.retrieved).to_numpy(), noise_of(frame)
-    raters = calibrate(leads, noise, real)
-    return with_votes(frame, raters.votes(leads, noise)), raters
+    tastes = tastes_of(frame)
+    raters = calibrate(leads, noise, real, tastes=tastes)
+    return with_votes(frame, raters.votes(leads, noise, tastes)), raters
