@@ -21,7 +21,8 @@ from gill_lite.world.scene import ATTRIBUTES, is_novel
 from tests.helpers.places import RECORDINGS
 
 RESULTS = DATA.parent / "results"
-STORIES, CELLS = 3, 2 + 2 + 3 * 3  # Stable Diffusion, GLIDE, GILL on three language models
+STORIES = 3
+CELLS = 4 * 5 + 8  # five methods with one caption, four times the stories; and in longer contexts
 COLORS = ATTRIBUTES["color"]
 
 
@@ -56,7 +57,7 @@ def test_baselines_have_one_cell_a_context_and_gill_one_with_every_joints():
         *[("gill", context, 2) for context in rounds],
     ]
     context = TABLES["context"]
-    assert {c.images for c in context.text_contexts} == {0} and len(context.all_contexts) == 9
+    assert {c.images for c in context.text_contexts} == {0} and len(context.all_contexts) == 10
     with pytest.raises(GillError, match="no table '7' to evaluate; known: 1, 2, mappers"):
         get_table("7")
 
@@ -111,7 +112,8 @@ def test_live_scores_are_those_of_the_reference_run(first, table, tmp_path):
 def test_configuration_tells_all_that_scores_depend_on(first):
     config = first[0].config
     assert config["protocol"]["name"] == "corrected" and config["run_seed"] == 0
-    assert config["data"]["taken"] == config["data"]["usable"] == STORIES
+    assert config["data"]["taken"] == config["data"]["usable"] == 4 * STORIES
+    assert config["count"] == STORIES
     joints = DATA / "mini/joints/gill-0/joints.safetensors"
     assert config["joints"]["gill-0"] == provenance.sha256_of(joints)
     assert set(config["joints"]) == {"gill-0", "gill_lm1-0", "gill_lm2-0"}
@@ -142,9 +144,10 @@ def test_table_2_walks_from_exported_dialogues_to_verdicts(tmp_path):
     evaluation = prepared(tmp_path, TABLES["2"], num_examples=2, protocol="official")
     assert evaluation.folder.name == "table2_visdial_official"
     done = evaluation.run(progress=False)
-    assert done.scored == done.eligible == 2 * 5 * 3
+    assert done.scored == done.eligible == 2 * 5 * (4 + 1 + 1)
     frame = scores_frame(done.rows)
-    assert set(frame["example"]) == {"200000", "200001"}, "the image's id, as in VisDial"
+    ten = frame[frame["context"] == "rounds10"]
+    assert set(ten["example"]) == {"200000", "200001"}, "the image's id, as in VisDial"
     assert "lpips" not in frame and "attribute_accuracy" in frame
     result = results(evaluation.table, evaluation.config, done, 0.0)
     assert result["title"].endswith("(official protocol)")
