@@ -92,7 +92,7 @@ def train(work_dir, out_dir, seed: int = 0, device: str = "cpu", size: str = SIZ
     )  # fmt: skip
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
-    return {"steps": steps, **measure(model, tokenizer)}
+    return {"steps": steps, "bfloat16": BFLOAT16, **measure(model, tokenizer)}
 
 
 def completions(model, tokenizer, prompts: list[str], max_new_tokens: int = 24) -> list[list[str]]:

@@ -25,8 +25,8 @@ JOINS = {  # what a stage brings along where it alone joins weights that are the
 }
 SHIPPED = {"clip": "clip", "autoencoder": "diffusion/vae"}  # where weights hold a stage's model
 MEASURES = "measures.json"  # of a stage, written when it is whole
-MADE = ("steps", "seed", "size", "world", "device", "command", "git_commit", "machine", "seconds",
-        "curve")  # fmt: skip
+MADE = ("steps", "seed", "size", "bfloat16", "world", "device", "command", "git_commit",
+        "machine", "seconds", "curve")  # fmt: skip
 TARGETS = {
     "clip": {"share_of_oracle": 0.93} | {f"pooled_{name}": 0.98 for name in ATTRIBUTES},
     "lm": {
