@@ -11,9 +11,18 @@ from typing import NamedTuple
 
 from gill_lite.errors import GillError
 from gill_lite.evaluation.protocol import Protocol
-from gill_lite.evaluation.tasks import CAPTIONS, PROMPTS, VISDIAL, VIST, Context, Task, captions
-from gill_lite.report.numbers import METHODS, METRICS, RECALLS
-from gill_lite.training.recipes import EVERY_LM, LADDER, RECIPES, seeds_of, there
+from gill_lite.evaluation.tasks import (
+    CAPTIONS,
+    PROMPTS,
+    SCENES,
+    VISDIAL,
+    VIST,
+    Context,
+    Task,
+    captions,
+)
+from gill_lite.report.numbers import METHODS, METRICS, RECALLS, SEEING
+from gill_lite.training.recipes import ALL_SEEDS, EVERY_LM, LADDER, RECIPES, seeds_of, there
 
 
 class CameOut(NamedTuple):
@@ -243,6 +252,13 @@ TABLES = {
             scorer="gill_lite.experiments.deciding.pairs:PairScorer",
             notebook="16_decide_retrieve_or_generate.ipynb",
             came_out=CameOut(3.0, "linear decision on [IMG0]", "all prompts", "macro F1 ↑", 0.478),
+        ),
+        Table(
+            "see", "family_see", SCENES, "Eleven ways to show a picture to a language model",
+            contexts=tuple(SCENES.contexts.values()), baselines=(), learned=(), count=150,
+            metrics=(*SEEING, "recall_at_1"), scorer="gill_lite.family.seeing:score",
+            notebook="21_show_a_picture_to_a_language_model.ipynb", topic="family_see",
+            group="family",
         ),
     )
 }  # fmt: skip
