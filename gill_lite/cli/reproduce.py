@@ -15,6 +15,9 @@ def add_reproduce(subparsers) -> None:
     add_table_options(parser)
     text = "prompts to score, of the table that has them (default: 900)"
     parser.add_argument("--num-prompts", type=positive, metavar="N", default=None, help=text)
+    for what in ("scenes", "chains"):
+        text = f"{what} to draw, of the family's tables (default: the table's)"
+        parser.add_argument(f"--num-{what}", type=positive, metavar="N", default=None, help=text)
     text = "train the joints of these tables anew, into the run folder (hours)"
     parser.add_argument("--retrain", action="store_true", help=text)
 

@@ -11,8 +11,18 @@ from typing import NamedTuple
 
 from gill_lite.errors import GillError
 from gill_lite.evaluation.protocol import Protocol
-from gill_lite.evaluation.tasks import CAPTIONS, PROMPTS, VISDIAL, VIST, Context, Task, captions
-from gill_lite.report.numbers import METHODS, METRICS, RECALLS
+from gill_lite.evaluation.tasks import (
+    CAPTIONS,
+    DRAWINGS,
+    EDITS,
+    PROMPTS,
+    VISDIAL,
+    VIST,
+    Context,
+    Task,
+    captions,
+)
+from gill_lite.report.numbers import EDITING, METHODS, METRICS, RECALLS
 from gill_lite.training.recipes import ALL_SEEDS, RECIPES, seeds_of
 
 
@@ -200,6 +210,24 @@ TABLES = {
             scorer="gill_lite.experiments.deciding.pairs:PairScorer",
             notebook="16_decide_retrieve_or_generate.ipynb",
             came_out=CameOut(3.0, "linear decision on [IMG0]", "all prompts", "macro F1 ↑", 0.478),
+        ),
+        Table(
+            "draw", "family_draw", DRAWINGS, "Five ways to draw a picture from text",
+            contexts=tuple(DRAWINGS.contexts.values())[:3], baselines=(), learned=(), count=100,
+            scorer="gill_lite.family.drawing:score", group="family",
+            notebook="22_draw_a_picture_from_text.ipynb",
+        ),
+        Table(
+            "edit", "family_edit", EDITS, "Editing by talking: what is changed, what is kept",
+            contexts=tuple(EDITS.contexts.values()), baselines=(), learned=(), count=100,
+            metrics=(*EDITING, "kept"), scorer="gill_lite.family.editing:score", group="family",
+            notebook="23_edit_by_talking.ipynb",
+        ),
+        Table(
+            "teach", "family_teach", DRAWINGS, "Four teachers of GILL's mapper",
+            contexts=tuple(DRAWINGS.contexts.values()), baselines=(), learned=(), count=100,
+            scorer="gill_lite.family.drawing:score", group="family",
+            notebook="24_what_should_teach_the_mapper.ipynb",
         ),
     )
 }  # fmt: skip
