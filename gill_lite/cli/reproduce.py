@@ -10,13 +10,16 @@ def add_reproduce(subparsers) -> None:
         "the run folder gets notebooks/, results/*.json, figures/ and report.html."
     )
     parser = command(subparsers, "reproduce", run, text)
-    text = "1, 2, mappers, context, tokens, ladder, retrieval, decide, all of these (default), family"
+    text = (
+        "1, 2, mappers, context, tokens, ladder, retrieval, decide, all of them (default), family"
+    )
     parser.add_argument("--tables", type=names, default="all", metavar="1,mappers,...", help=text)
     add_table_options(parser)
     text = "prompts to score, of the table that has them (default: 900)"
     parser.add_argument("--num-prompts", type=positive, metavar="N", default=None, help=text)
-    text = "scenes to ask about, seen and novel ones each, of the family's tables (default: 150)"
-    parser.add_argument("--num-scenes", type=positive, metavar="N", default=None, help=text)
+    for what in ("scenes", "chains"):
+        text = f"{what} to take, of the family's tables (default: the table's)"
+        parser.add_argument(f"--num-{what}", type=positive, metavar="N", default=None, help=text)
     text = "train the joints of these tables anew, into the run folder (hours)"
     parser.add_argument("--retrain", action="store_true", help=text)
 

@@ -13,6 +13,8 @@ from gill_lite.errors import GillError
 from gill_lite.evaluation.protocol import Protocol
 from gill_lite.evaluation.tasks import (
     CAPTIONS,
+    DRAWINGS,
+    EDITS,
     PROMPTS,
     SCENES,
     VISDIAL,
@@ -21,8 +23,8 @@ from gill_lite.evaluation.tasks import (
     Task,
     captions,
 )
-from gill_lite.report.numbers import METHODS, METRICS, RECALLS, SEEING
-from gill_lite.training.recipes import ALL_SEEDS, EVERY_LM, LADDER, RECIPES, seeds_of, there
+from gill_lite.report.numbers import EDITING, METHODS, METRICS, RECALLS, SEEING
+from gill_lite.training.recipes import EVERY_LM, LADDER, RECIPES, seeds_of, there
 
 
 class CameOut(NamedTuple):
@@ -259,6 +261,24 @@ TABLES = {
             metrics=(*SEEING, "recall_at_1"), scorer="gill_lite.family.seeing:score",
             notebook="21_show_a_picture_to_a_language_model.ipynb", topic="family_see",
             group="family",
+        ),
+        Table(
+            "draw", "family_draw", DRAWINGS, "Five ways to draw a picture from text",
+            contexts=tuple(DRAWINGS.contexts.values())[:3], baselines=(), learned=(), count=100,
+            scorer="gill_lite.family.drawing:score", group="family",
+            notebook="22_draw_a_picture_from_text.ipynb",
+        ),
+        Table(
+            "edit", "family_edit", EDITS, "Editing by talking: what is changed, what is kept",
+            contexts=tuple(EDITS.contexts.values()), baselines=(), learned=(), count=100,
+            metrics=(*EDITING, "kept"), scorer="gill_lite.family.editing:score", group="family",
+            notebook="23_edit_by_talking.ipynb",
+        ),
+        Table(
+            "teach", "family_teach", DRAWINGS, "Four teachers of GILL's mapper",
+            contexts=tuple(DRAWINGS.contexts.values()), baselines=(), learned=(), count=100,
+            scorer="gill_lite.family.drawing:score", group="family",
+            notebook="24_what_should_teach_the_mapper.ipynb",
         ),
     )
 }  # fmt: skip

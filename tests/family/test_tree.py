@@ -18,6 +18,15 @@ def test_no_two_boxes_lie_upon_each_other():
             assert abs(x - a) > tree.WIDE or abs(y - b) > tree.HIGH
 
 
+def test_docs_hold_the_tree_of_the_catalogue(tmp_path):
+    tree.write(tmp_path)
+    for name in ("family.svg", "family.md"):
+        made, committed = (folder / name for folder in (tmp_path, ROOT / "docs"))
+        assert made.read_text() == committed.read_text(), "run `python -m gill_lite.family.tree`"
+    for system in SYSTEMS.values():
+        assert f"[{system.title}]({tree.source(system)})" in tree.page()
+
+
 def test_every_source_is_there():
     for system in SYSTEMS.values():
         if tree.source(system).endswith(".py"):
