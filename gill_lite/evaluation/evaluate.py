@@ -143,7 +143,7 @@ def _dataset(table: Table, output_dir: Path, data, count: int | None, max_skippe
     if data is not None:
         annotations, images = data
         return tasks.of_files(table.task, annotations, images, count, max_skipped)
-    most = count * max(table.times(context.name) for context in table.all_contexts)
+    most = (count or table.count) * max(table.times(context.name) for context in table.all_contexts)
     kind = "" if table.split == "seen" else f"-{table.split}"
     return tasks.of_world(
         table.task, output_dir / f"{table.task.name}{kind}-{most}", most, table.split

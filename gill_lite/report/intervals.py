@@ -215,7 +215,8 @@ def two_level_interval(scores: dict[str, np.ndarray], learned: Collection[str] =
     scores: by method (S, J), what it adds to the sum, of the same S stories in each. learned: see
     `resample`. Where no method has more than one seed, the interval is over stories alone.
     """
-    stories = sum(map(story_means, scores.values())) if scores else np.empty(0)
+    means = [story_means(part) for part in scores.values()]
+    stories = np.sum(means, axis=0) if scores else np.empty(0)  # (S,)
     if len(stories) < 2 or all(part.shape[1] == 1 for part in scores.values()):
         return replace(mean_interval(stories), seeds=int(any(m in learned for m in scores)))
     parts = {method: part_of(part) for method, part in scores.items()}

@@ -1,6 +1,6 @@
 """What came out of deciding: from scored pairs to a results file (paper §3.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import product
@@ -91,12 +91,12 @@ def _control(name: str, statement: str, text: str, interval: Interval) -> dict:
 def differences(frame: pd.DataFrame, asked: list[Question], method: str = "linear") -> list[dict]:
     """All measures of `method` minus those of every other way to choose, paired."""
     test, scenes = held_out(frame, asked)
+    leads: dict[str, Callable[..., Interval]] = {F1: choices.f1_lead}
+    leads |= {name: partial(choices.quality_lead, coin=coin) for name, coin in COINS.items()}
     return [
         {"against": choices.METHODS[other], "metric": metric,
          **asdict(lead(test, scenes, method, (other,)))}
-        for other in choices.METHODS if other != method
-        for metric, lead in ((F1, choices.f1_lead), *(
-            (metric, partial(choices.quality_lead, coin=coin)) for metric, coin in COINS.items()))
+        for other in choices.METHODS if other != method for metric, lead in leads.items()
     ]  # fmt: skip
 
 
