@@ -158,7 +158,7 @@ def sentence_states(model, tokenizer, keys) -> tuple[np.ndarray, list[dict]]:
     return np.concatenate(states), known
 
 
-def state_probe(model, tokenizer, train: int = 1500, test: int = 300) -> dict[str, float]:
+def state_probe(model, tokenizer, train: int = 4000, test: int = 500) -> dict[str, float]:
     """Accuracy of a linear probe for each attribute, after any sentence that has it stated."""
     x, known = sentence_states(model, tokenizer, range(train))
     x_test, known_test = sentence_states(model, tokenizer, range(train, train + test))

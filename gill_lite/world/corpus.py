@@ -11,25 +11,27 @@ from gill_lite.world import language as lang
 from gill_lite.world.scene import ATTRIBUTES, rng_for, sample_scene
 from gill_lite.world.telling import TELLING, Telling
 
+SHOWN = (
+    "the picture shows",
+    "we see",
+    "there is",
+    "this is",
+    "you can see",
+    "i see",
+    "the photo shows",
+    "look at",
+    "imagine",
+)
 LEADS = tuple(
     f"{a} {b}".strip()
     for a, b in product(
         ("", "so", "now", "in the end", "in other words ,", "then", "here"),
-        (
-            "the picture shows",
-            "we see",
-            "there is",
-            "this is",
-            "you can see",
-            "i see",
-            "the photo shows",
-            "look at",
-            "imagine",
-        ),
+        SHOWN,
     )
 )
 PROBE_LEAD = "so the picture shows"
 RESTATE = 0.25  # chance of a restatement after a sentence within a document
+FRONTED = 0.4  # chance that one with a lead begins with where or when
 
 
 def restatement(stated: dict, rng, telling: Telling = TELLING) -> str:
@@ -41,6 +43,8 @@ def restatement(stated: dict, rng, telling: Telling = TELLING) -> str:
     told = " ".join([noun, *phrases]) + " ."
     if kind < telling.key_words + telling.plain:
         return told if rng.random() < 0.5 else lang.sentences(stated, rng)
+    if phrases and rng.random() < FRONTED:
+        return f"{' '.join(phrases)} , {lang.pick(rng, SHOWN)} {noun} ."
     return f"{lang.pick(rng, LEADS)} {told}"
 
 

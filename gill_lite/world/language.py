@@ -210,7 +210,8 @@ def _opening(scene: Scene, rng, telling: Telling) -> tuple[str, dict]:
     if not stated:
         return pick(rng, BEGINNINGS), stated
     if stated.keys() <= {"place", "time"}:
-        return f"we were {' '.join(place_phrases(stated, rng))} .", stated
+        where = " ".join(place_phrases(stated, rng))
+        return (f"we were {where} ." if "place" in stated else f"it was {scene.time} ."), stated
     return sentence(stated, rng, PAST), stated
 
 
