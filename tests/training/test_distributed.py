@@ -154,11 +154,10 @@ def test_four_processes_on_two_machines_train_what_one_trains(one, four):
     rows = (rows_of(folder)[:2] for folder in (one[1], four / "four"))
     for ours, theirs in zip(*rows, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
-    shapes = [
-        {name: value.shape for name, value in load_file(folder / WEIGHTS).items()}
-        for folder in (one[1], four / "four")
-    ]
-    assert shapes[0] == shapes[1]
+    ours, alone = (load_file(folder / WEIGHTS) for folder in (four / "four", one[1]))
+    assert set(ours) == set(alone)
+    for name in (name for name in alone if "in_proj_bias" not in name):  # keys' have no gradient
+        torch.testing.assert_close(ours[name], alone[name], rtol=0, atol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("join", [False, True], ids=["single", "joined"])
