@@ -52,10 +52,10 @@ def kill(process: subprocess.Popen) -> None:
     process.communicate()
 
 
-def finish(process: subprocess.Popen) -> str:
-    """Wait; returns what was printed."""
+def finish(process: subprocess.Popen, patience: float = 120) -> str:
+    """Wait so many seconds; returns what was printed."""
     try:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
         kill(process)
         raise
@@ -136,7 +136,7 @@ def four(folder, train_options):
     todo = ["gradients", folder, THEN, *train_options, "-o", folder / "four"]
     machines = [start([*launcher, "--node_rank", str(rank)], *todo) for rank in (0, 1)]
     for machine in machines:
-        finish(machine)
+        finish(machine, patience=300)  # four processes on two cores
     return folder
 
 
