@@ -1,8 +1,6 @@
 """`gill-lite family`: train one system of the family."""
 
-from pathlib import Path
-
-from gill_lite.cli.options import add_output, add_seed, command
+from gill_lite.cli.options import add_output, add_seed, add_stages, command
 from gill_lite.family import SYSTEMS
 
 
@@ -17,12 +15,8 @@ def add_family(subparsers) -> None:
     parser.add_argument("system", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
     add_seed(parser)
     add_output(parser, "where the weights go", "runs/family")
-    parser.add_argument(
-        "--work-dir", type=Path, metavar="DIR", default=Path("runs/family/work"),
-        help="checkpoints of unfinished stages, and the training pictures",
-    )  # fmt: skip
-    text, devices = "auto is a GPU where there is one", ("auto", "cpu", "cuda")
-    parser.add_argument("--device", choices=devices, default="auto", help=text)
+    text = "checkpoints of unfinished stages, and the training pictures"
+    add_stages(parser, "runs/family/work", text)
 
 
 def run(arguments) -> None:

@@ -62,6 +62,14 @@ def add_responder(parser) -> None:
     add_placement(parser)
 
 
+def add_stages(parser, work_dir: str, text: str) -> None:
+    """The options --work-dir and --device of trainings in stages. text: what --work-dir holds."""
+    option, default = parser.add_argument, Path(work_dir)
+    option("--work-dir", type=place, metavar="DIR", default=default, help=text)
+    text, devices = "auto is a GPU where there is one", ("auto", "cpu", "cuda")
+    option("--device", choices=devices, default="auto", help=text)
+
+
 def add_joints(parser) -> None:
     """The options --profile, --seed and --joints."""
     add_profile(parser)

@@ -1,8 +1,6 @@
 """`gill-lite pretrain` and `gill-lite export`: the mini world's backbones and evaluation sets."""
 
-from pathlib import Path
-
-from gill_lite.cli.options import add_output, add_seed, command, natural, place
+from gill_lite.cli.options import add_output, add_seed, add_stages, command, natural, place
 
 SPLITS = ("seen", "novel", "any")
 SIZES = ("64x2", "128x4", "256x6")
@@ -20,12 +18,7 @@ def add_pretrain(subparsers) -> None:
     parser.add_argument("stage", nargs="?", choices=STAGES, default=None, help=text)
     add_seed(parser)
     add_output(parser, "where the weights go", "runs/pretrain/mini")
-    parser.add_argument(
-        "--work-dir", type=place, metavar="DIR", default=Path("runs/pretrain/work"),
-        help="checkpoints of unfinished stages",
-    )  # fmt: skip
-    text, devices = "auto is a GPU where there is one", ("auto", "cpu", "cuda")
-    parser.add_argument("--device", choices=devices, default="auto", help=text)
+    add_stages(parser, "runs/pretrain/work", "checkpoints of unfinished stages")
     text = "of the language model (default: 256x6)"
     parser.add_argument("--size", choices=SIZES, default=None, help=text)
 

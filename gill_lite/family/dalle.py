@@ -19,13 +19,14 @@ from gill_lite.evaluation.metrics import Judge
 from gill_lite.family.drawing import joined
 from gill_lite.family.system import Member, Stage
 from gill_lite.model.vectors import read_texts
+from gill_lite.pretraining.lm import POSITIONS, tiny_opt
 from gill_lite.pretraining.loop import read_tensors, write_tensors
 from gill_lite.world.pictures import signed_pixels
 
 GRID, CODES = 8, 512  # codes along a side of a picture; words of the picture language
 PATCH = 2  # pixels to a side that the autoencoder reads as one, of 12 numbers: half the time
 CHANNELS, LATENT = (32, 64, 96), 16
-WIDTH, LAYERS, POSITIONS = 192, 4, 256
+WIDTH, LAYERS = 192, 4
 RESTART = 20  # steps between looks for codes that nothing uses
 TEXT_SHARE = 1 / 8  # of the loss, as in DALL-E
 CANDIDATES = 4  # pictures a text, of which CLIP takes one; DALL-E drew 512
@@ -58,21 +59,7 @@ def build_vq(channels=CHANNELS):
 
 def build_lm(words: int, width: int = WIDTH):
     """OPTForCausalLM over `words` words and the codes behind them."""
-    from transformers import OPTConfig, OPTForCausalLM
-
-    return OPTForCausalLM(
-        OPTConfig(
-            vocab_size=words + CODES,
-            hidden_size=width,
-            word_embed_proj_dim=width,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=4,
-            ffn_dim=4 * width,
-            dropout=0.0,
-            max_position_embeddings=POSITIONS,
-            init_std=width**-0.5,
-        )
-    )
+    return tiny_opt(words + CODES, width, LAYERS)
 
 
 class Dalle(Member):

@@ -33,13 +33,17 @@ def build_tokenizer():
 
 def build_model(tokenizer, seed: int = 0, size: str = SIZE):
     """OPTForCausalLM of one of SIZES, 256 positions."""
+    torch.manual_seed(seed)
+    return tiny_opt(len(tokenizer), *SIZES[size])
+
+
+def tiny_opt(vocab_size: int, width: int, layers: int):
+    """OPTForCausalLM from a random start: four heads, POSITIONS positions."""
     from transformers import OPTConfig, OPTForCausalLM
 
-    width, layers = SIZES[size]
-    torch.manual_seed(seed)
     return OPTForCausalLM(
         OPTConfig(
-            vocab_size=len(tokenizer),
+            vocab_size=vocab_size,
             hidden_size=width,
             word_embed_proj_dim=width,
             num_hidden_layers=layers,

@@ -214,3 +214,9 @@ def test_the_decision_is_fitted_to_the_official_votes(given, tmp_path, capsys):
     assert [verdict["id"] for verdict in result["verdicts"]] == ["decide-f1"]
     assert evaluate("decide", given, tmp_path) == 2
     assert "name --partiprompts-tsv" in capsys.readouterr().err
+
+
+def test_fast_drawing_is_not_for_the_mini_world(tmp_path, capsys):
+    assert cli.main(["evaluate", "1", "--fast-drawing", "-o", str(tmp_path / "run")]) == 2
+    assert "--fast-drawing is for the paper's models" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("**/*.json"))

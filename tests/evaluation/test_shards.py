@@ -28,7 +28,8 @@ def score(batch) -> list[dict]:
 def evaluation(folder, scorer=score, config=None, stories=STORIES) -> Evaluation:
     """A run of seven stories in five cells, by batches of three."""
     examples = [SimpleNamespace(example_id=name) for name in stories]
-    dataset = SimpleNamespace(examples=examples)
+    whole = {"ids": list(stories), "fault": lambda name: None}
+    dataset = SimpleNamespace(examples=examples, **whole)
     config = config or {"weights": "x"}
     return Evaluation(TABLE, dataset, {}, scorer, (0,), config, folder / "table9", batch_size=3)
 

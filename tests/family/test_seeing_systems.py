@@ -97,11 +97,11 @@ def test_what_cannot_be_trained_is_one_sentence(name, said, tmp_path):
 
 @pytest.fixture(scope="module")
 def everyone(tmp_path_factory, backbones):
-    """All systems, trained for four steps, in one folder; and the pool they are asked about."""
+    """All systems, trained for ten steps, in one folder; and the pool they are asked about."""
     folder = tmp_path_factory.mktemp("family")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "NUM_IMAGES", 16)
-        patch.setattr(system, "STEPS", 4)
+        patch.setattr(system, "STEPS", 10)
         patch.setattr(system, "BATCH", 4)
         patch.setattr(blip.Blip, "filtered", lambda self, pairs, pixel_values: pairs)
         for name in sorted(TRAINED, key=lambda name: len(SYSTEMS[name].needs)):
@@ -121,7 +121,7 @@ def test_every_system_trains_learns_what_it_says_and_comes_back(everyone, backbo
     learns = tuple(part for stage in member.stages for part in stage.learns)
     assert all(n.startswith(learns) for n in kept)
     steps = read_json(everyone / MANIFEST)["systems"][f"{name}-0"]["steps"]
-    assert sum(steps.values()) == 4, "one budget for all"
+    assert sum(steps.values()) == 10, "one budget for all"
 
 
 @pytest.mark.parametrize("name", [*TRAINED, "clip", "gill", "fromage"])

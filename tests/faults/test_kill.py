@@ -158,10 +158,10 @@ def training(folder: Path):
     tiny, steps = tiny_backbones.backbones(), STEPS["checkpoint"]
     pairs = list(enumerate(tiny_launch.CAPTIONS))
     options = {"seed": 1, "steps": steps, "image_features": tiny_launch.features(tiny)}
-    step = train_step.Stepper.__call__
+    step = train_step.Stepper.start
 
     def work(out):
-        train_step.Stepper.__call__ = lambda *given: (sign(out), step(*given))[1]
+        train_step.Stepper.start = lambda *given: (sign(out), step(*given))[1]
         train.train(
             tiny_backbones.profile(), tiny, pairs, out, save_every=1, log_every=1, **options
         )

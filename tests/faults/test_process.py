@@ -60,14 +60,14 @@ def disk(tmp_path, monkeypatch):
 
 def before_step(monkeypatch, number: int, act) -> None:
     """Call `act()` once, before step `number` of a training of the joints."""
-    step, left = train_step.Stepper.__call__, [act]
+    step, left = train_step.Stepper.start, [act]
 
     def watched(self, at, batches):
         if at == number and left:
             left.pop()()
         return step(self, at, batches)
 
-    monkeypatch.setattr(train_step.Stepper, "__call__", watched)
+    monkeypatch.setattr(train_step.Stepper, "start", watched)
 
 
 # ---- a disk that is full -------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_ctrl_c_in_a_training(typed, tmp_path, monkeypatch, capsys):
 
 
 def test_ctrl_c_in_an_evaluation(tmp_path, monkeypatch, capsys):
-    given = [*tiny_evaluation.photographs(tmp_path, 3), *tiny_evaluation.save_paper(tmp_path)]
+    given = [*tiny_evaluation.photographs(tmp_path, 2, 0), *tiny_evaluation.save_paper(tmp_path)]
     command = ["evaluate", "2", *given, "--batch-size=2", f"--cache={tmp_path / 'cache'}"]
     draw, batches = Scorer.draw, []
 

@@ -22,6 +22,7 @@ from gill_lite.experiments.deciding import choices, outcome
 from gill_lite.experiments.deciding.pairs import first_img_states
 from gill_lite.experiments.deciding.questions import TABLE
 from gill_lite.files import sha256, write_json, write_text
+from gill_lite.model.backbones import fingerprint
 from gill_lite.model.checkpoint import WEIGHTS
 from gill_lite.report.claims import claim_row, read_claims
 
@@ -69,6 +70,7 @@ def decide(
     made = provenance.collect(started, profile.name, command)
     inputs = {
         "data": {"sha256": sha256(alignment_tsv), "labels": Counter(q.split for q in asked)},
+        "weights": fingerprint(models["gill", seeds[0]].responder.backbones),
         "joints": {f"gill-{s}": sha256(folders["gill", s] / WEIGHTS) for s in seeds},
     }
     result = {
