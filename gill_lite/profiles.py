@@ -41,7 +41,6 @@ class Profile:
     lm_loss_weight: float  # of the LM loss in the retrieval and generation passes
     guidance_scale: float
     num_inference_steps: int
-    world: str = ""  # how the mini world's texts tell: a name of world.telling.TELLINGS
     seeds: tuple[int, ...] = (0, 1, 2)
     answer_ends: tuple[str, ...] = ()  # words with which an answer ends, beside a newline
 
@@ -114,7 +113,6 @@ MINI = PAPER.replace(
     batch_size=48,
     steps=900,
     guidance_scale=3.0,
-    world="told",
     num_inference_steps=6,  # scores as with 12 and more: docs/benchmarks.md
     answer_ends=(".", "!"),  # its texts know no newline; "?" asks, and the answer follows
 )

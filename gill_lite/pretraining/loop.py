@@ -18,7 +18,7 @@ from gill_lite.files import (
     tidy,
     write_bytes,
 )
-from gill_lite.profiles import MINI
+from gill_lite.world import telling
 from gill_lite.world.pictures import hash_seed
 
 SAVE_EVERY = 90.0  # seconds between checkpoints
@@ -86,7 +86,7 @@ def fit(
     averaged = Averaged(module, average) if average else None
     settings = {"seed": seed, "steps": steps, "lr": lr, "warmup": warmup, "average": average,
                 "weight_decay": weight_decay, "floor": floor, "bfloat16": bfloat16,
-                "world": MINI.world}  # fmt: skip
+                "world": telling.WORLD}  # fmt: skip
     kept = Checkpoint(Path(work_dir) / f"{name}.pt", settings, module, optimizer, averaged)
     start, seconds = kept.restore()
     cut_log(log, start)

@@ -13,7 +13,7 @@ from gill_lite.errors import GillError
 from gill_lite.files import only_one, read_json, sha256, tidy, write_json
 from gill_lite.model.backbones import dtype_by_its_old_name
 from gill_lite.pretraining.loop import curve
-from gill_lite.profiles import MINI
+from gill_lite.world import telling
 from gill_lite.world.scene import ATTRIBUTES
 
 STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
@@ -96,7 +96,7 @@ def made(command: str, work_dir: Path, stage: str) -> dict:
     """How a stage was made: command, commit, machine, seconds and the curve of its loss."""
     rows, seconds = curve(work_dir, stage)
     return {
-        "world": MINI.world,
+        "world": telling.WORLD,
         "command": command,
         "git_commit": provenance.git_commit(provenance.repository_root()),
         "machine": provenance.hardware(),

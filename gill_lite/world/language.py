@@ -6,8 +6,8 @@ means the attributes the words so far pin down, as a dict from attribute to pres
 
 from dataclasses import dataclass
 
+from gill_lite.world import telling
 from gill_lite.world.scene import ATTRIBUTES, Scene, is_novel, other_value, sample_scene
-from gill_lite.world.telling import TELLING, Telling
 
 POSITION = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
 PLACE = {
@@ -131,21 +131,15 @@ EVENTS = {
     "position": ("that moved to the {v}", "that rolled to the {v}"),
     "place": ("that went to the {v}",),
 }
-FORMS = {
-    "sentence": sentence,
-    "sentences": sentences,
-    "twice": lambda stated, rng: f"{sentences(stated, rng)} {sentences(stated, rng)}",
-    "fragment": fragment,
-    "event": event,
-}
+FORMS = {"sentence": sentence, "fragment": fragment, "event": event}
 
 
-def caption(scene: Scene, rng, attributes=None, telling: Telling = TELLING) -> str:
-    """A caption that mentions `attributes`, by default a random subset, in a form of `telling`."""
+def caption(scene: Scene, rng, attributes=None) -> str:
+    """A caption that mentions `attributes`, by default a random subset."""
     stated = scene.as_dict()
     stated = mentioned(scene, rng) if attributes is None else {n: stated[n] for n in attributes}
     kind = rng.random()
-    form = next(form for form, below in telling.captions.items() if kind < below)
+    form = next(form for form, below in telling.CAPTIONS.items() if kind < below)
     return FORMS[form](stated, rng)
 
 
@@ -158,11 +152,11 @@ class Story:
     stated: tuple[dict[str, str], ...]
 
 
-def _subject(stated: dict, rng, telling: Telling) -> str:
+def _subject(stated: dict, rng) -> str:
     """ "it", or the object named by some of its present attributes, as later sentences do."""
-    if rng.random() < telling.unnamed:
+    if rng.random() < telling.UNNAMED:
         return "it"
-    kept = {n: v for n, v in stated.items() if n == "shape" or rng.random() < telling.epithets}
+    kept = {n: v for n, v in stated.items() if n == "shape" or rng.random() < telling.EPITHETS}
     phrase = noun_phrase(kept, "the")
     return f"{phrase} {PLACE[kept['place']]}" if "place" in kept and rng.random() < 0.3 else phrase
 
@@ -181,32 +175,26 @@ def change(name: str, value: str, it: str, rng) -> str:
     return pick(rng, forms[name]).format(it=it, v=value, p=where)
 
 
-def _next_panel(scene, stated, rng, split, telling):
+def _next_panel(scene, stated, rng, split):
     """One later sentence: a change, an addition, or nothing new."""
-    kind, it = rng.random(), _subject(stated, rng, telling)
+    kind, it = rng.random(), _subject(stated, rng)
     hidden = [name for name in ATTRIBUTES if name not in stated]
-    if kind < telling.change:
+    if kind < telling.CHANGE:
         name = pick(rng, tuple(ATTRIBUTES))
         value = other_value(rng, name, getattr(scene, name))
         changed = scene.change(**{name: value})
         if split == "any" or not is_novel(changed):
             return change(name, value, it, rng), changed, {**stated, name: value}
-    if kind < telling.change + telling.add and hidden:
+    if kind < telling.CHANGE + telling.ADD and hidden:
         name = pick(rng, hidden)
         value = getattr(scene, name)
         return fact(name, value, rng, it), scene, {**stated, name: value}
-    return pick(rng, telling.narrative).format(it=it), scene, stated
+    return pick(rng, telling.NARRATIVE).format(it=it), scene, stated
 
 
-def _opening(scene: Scene, rng, telling: Telling) -> tuple[str, dict]:
+def _opening(scene: Scene, rng) -> tuple[str, dict]:
     """A story's first sentence, and what it states."""
-    if telling.opening is None:
-        stated = mentioned(scene, rng)
-        if rng.random() < 0.5:  # leave more for later sentences and pictures to tell
-            stated = {n: v for n, v in stated.items() if n == "shape" or rng.random() < 0.6}
-        stated = stated or {"shape": scene.shape}
-        return sentence(stated, rng), stated
-    stated = {n: v for n, v in scene.as_dict().items() if rng.random() < telling.opening}
+    stated = {n: v for n, v in scene.as_dict().items() if rng.random() < telling.OPENING}
     if not stated:
         return pick(rng, BEGINNINGS), stated
     if stated.keys() <= {"place", "time"}:
@@ -215,21 +203,21 @@ def _opening(scene: Scene, rng, telling: Telling) -> tuple[str, dict]:
     return sentence(stated, rng, PAST), stated
 
 
-def story(rng, split: str = "seen", telling: Telling = TELLING) -> Story:
+def story(rng, split: str = "seen") -> Story:
     """Five sentences about one scene: the first opens, the next change, add, or say nothing.
 
     split: of every scene, "seen" or "any"; "novel" is of the last, the others are as they come.
     """
     if split == "novel":
-        while not is_novel((told := story(rng, "any", telling)).scenes[-1]):
+        while not is_novel((told := story(rng, "any")).scenes[-1]):
             pass
         return told
     scene = sample_scene(rng, split)
-    text, stated = _opening(scene, rng, telling)
+    text, stated = _opening(scene, rng)
     captions, scenes, known = [text], [scene], [stated]
     for _ in range(PANELS - 1):
-        text, scene, stated = _next_panel(scene, stated, rng, split, telling)
-        captions.append(text.replace(" is ", f" {telling.verb} "))
+        text, scene, stated = _next_panel(scene, stated, rng, split)
+        captions.append(text.replace(" is ", f" {telling.VERB} "))
         scenes.append(scene)
         known.append(stated)
     return Story(tuple(captions), tuple(scenes), tuple(known))

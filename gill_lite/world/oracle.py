@@ -8,7 +8,6 @@ of attribute accuracy in that context.
 from gill_lite.world import corpus
 from gill_lite.world import language as lang
 from gill_lite.world.scene import ATTRIBUTES, Scene, rng_for, sample_scene
-from gill_lite.world.telling import TELLING, Telling
 
 EXAMPLES = 2_000
 
@@ -28,13 +27,11 @@ def said(text: str) -> dict[str, str]:
     return {names[word]: word for word in text.split() if word in names}
 
 
-def of_stories(
-    telling: Telling = TELLING, split: str = "seen", count: int = EXAMPLES
-) -> dict[str, float]:
+def of_stories(split: str = "seen", count: int = EXAMPLES) -> dict[str, float]:
     """Share known of a story's last picture, by context, the mean over `count` stories."""
     totals = {"1 caption": 0.0, "5 captions": 0.0, "5 captions, 4 pictures": 0.0}
     for number in range(count):
-        told = lang.story(rng_for("oracle", split, number), split, telling)
+        told = lang.story(rng_for("oracle", split, number), split)
         last = said(told.captions[-1])
         contexts = (last, told.stated[-1], {**told.scenes[-2].as_dict(), **last})
         for name, known in zip(totals, contexts, strict=True):

@@ -1,22 +1,18 @@
-"""How the worlds tell: what could be known before any model is run, and how it reads."""
+"""How the world tells: what could be known before any model is run, and how it reads."""
 
-import hashlib
 from statistics import mean
 
 import pytest
 
-from gill_lite.profiles import MINI
 from gill_lite.world import corpus, language, oracle, telling
 from gill_lite.world.scene import ATTRIBUTES, Scene, all_scenes, is_novel, rng_for, sample_scene
-from gill_lite.world.telling import DESCRIBED, TELLINGS, TOLD
 
 SCENE = Scene("star", "yellow", "big", "middle", "snow", "night")
-BOTH = pytest.mark.parametrize("how", TELLINGS.values(), ids=TELLINGS)
 
 
 def captions(count: int) -> list[str]:
     rngs = [rng_for("short", i) for i in range(count)]
-    return [language.caption(sample_scene(rng), rng, telling=TOLD) for rng in rngs]
+    return [language.caption(sample_scene(rng), rng) for rng in rngs]
 
 
 # ---- the oracle ----
@@ -38,14 +34,9 @@ def test_of_two_values_the_later_is_the_present():
 @pytest.mark.parametrize("split", ["seen", "novel"])
 def test_pictures_are_worth_about_as_much_as_words(split):
     """Set before any model was trained: DESIGN's numbers, and the balance of the paper's table."""
-    one, five, pictures = oracle.of_stories(TOLD, split).values()
+    one, five, pictures = oracle.of_stories(split).values()
     assert (one, five, pictures) == pytest.approx((0.39, 0.73, 1.0), abs=0.02)
     assert 0.8 <= (five - one) / (pictures - five) <= 1.3
-
-
-def test_the_described_world_left_pictures_little_to_add():
-    one, five, pictures = oracle.of_stories(DESCRIBED).values()
-    assert five - one > 0.4 and pictures - five < 0.1
 
 
 def test_dialogues_tell_more_and_more():
@@ -53,22 +44,7 @@ def test_dialogues_tell_more_and_more():
     assert (one, five, ten) == pytest.approx((0.41, 0.67, 0.95), abs=0.02)
 
 
-# ---- the tellings ----
-
-
-def test_the_profile_names_the_telling():
-    assert telling.TELLING is TELLINGS[MINI.world]
-
-
-def test_the_described_world_is_told_as_it_always_was():
-    """The shipped weights and the committed tables rest on these very words."""
-    said = hashlib.sha256()
-    for i in range(50):
-        rng = rng_for("c", i)
-        said.update(language.caption(sample_scene(rng), rng, telling=DESCRIBED).encode())
-        said.update(repr(language.story(rng_for("x", i), telling=DESCRIBED).captions).encode())
-        said.update(corpus.document(i, telling=DESCRIBED).encode())
-    assert said.hexdigest().startswith("a7e875fcb8eb")
+# ---- the texts ----
 
 
 def test_captions_are_one_short_sentence():
@@ -86,21 +62,19 @@ def test_some_captions_are_fragments_and_some_are_events():
     assert len(fragments) > 40
 
 
-@BOTH
-def test_captions_of_every_form_name_what_they_are_asked_to(how):
+def test_captions_of_every_form_name_what_they_are_asked_to():
     for i in range(400):
         rng = rng_for("caption test", i)
         scene = sample_scene(rng)
         names = [n for n in ATTRIBUTES if rng.random() < 0.5] or ["color"]
-        said = oracle.said(language.caption(scene, rng, names, how))
+        said = oracle.said(language.caption(scene, rng, names))
         assert said == {name: getattr(scene, name) for name in names}
 
 
-@BOTH
 @pytest.mark.parametrize("split", ["seen", "novel"])
-def test_stories_state_only_what_their_scenes_show(how, split):
+def test_stories_state_only_what_their_scenes_show(split):
     for i in range(200):
-        told = language.story(rng_for("story test", i), split, how)
+        told = language.story(rng_for("story test", i), split)
         assert len(told.captions) == len(told.scenes) == 5
         known: dict[str, str] = {}
         for text, scene, stated in zip(told.captions, told.scenes, told.stated, strict=True):
@@ -109,38 +83,37 @@ def test_stories_state_only_what_their_scenes_show(how, split):
 
 
 def test_the_last_scene_of_a_novel_story_was_never_trained():
-    told = [language.story(rng_for("novel", i), "novel", TOLD) for i in range(100)]
+    told = [language.story(rng_for("novel", i), "novel") for i in range(100)]
     assert all(is_novel(story.scenes[-1]) for story in told)
     assert any(not is_novel(scene) for story in told for scene in story.scenes)
     assert len({story.scenes[-1] for story in told}) > len(all_scenes("novel")) / 4
 
 
 def test_stories_tell_with_the_chances_they_are_given():
-    stories = [language.story(rng_for("chances", i), telling=TOLD) for i in range(1000)]
+    stories = [language.story(rng_for("chances", i)) for i in range(1000)]
     opened = mean(len(story.stated[0]) for story in stories) / len(ATTRIBUTES)
-    assert opened == pytest.approx(TOLD.opening, abs=0.02)
+    assert opened == pytest.approx(telling.OPENING, abs=0.02)
     steps = [pair for story in stories for pair in zip(story.scenes, story.scenes[1:])]
     changed = mean(before != after for before, after in steps)
-    assert 0.85 * TOLD.change < changed <= 1.05 * TOLD.change  # not into a novel scene
+    assert 0.85 * telling.CHANGE < changed <= 1.05 * telling.CHANGE  # not into a novel scene
 
 
 def test_sentences_that_narrate_are_many_and_tell_nothing():
-    assert len(set(TOLD.narrative)) >= 20
-    assert not any(oracle.said(text) for text in (*TOLD.narrative, *language.BEGINNINGS))
+    assert len(set(telling.NARRATIVE)) >= 20
+    assert not any(oracle.said(text) for text in (*telling.NARRATIVE, *language.BEGINNINGS))
 
 
 def test_restatements_are_whole_sentences_mostly():
-    told = [corpus.restatement(SCENE.as_dict(), rng_for("again", i), TOLD) for i in range(1200)]
+    told = [corpus.restatement(SCENE.as_dict(), rng_for("again", i)) for i in range(1200)]
     key_words = [text for text in told if text.count(",") == 5]
     assert 0 < len(key_words) / len(told) <= 1 / 6
     assert all(oracle.said(text) == SCENE.as_dict() for text in told)
 
 
-@BOTH
-def test_documents_repeat_and_stay_in_the_vocabulary(how):
-    words = set(corpus.vocabulary(how))
+def test_documents_repeat_and_stay_in_the_vocabulary():
+    words = set(corpus.vocabulary())
     assert len(words) < 180
     for key in range(200):
-        text = corpus.document(key, telling=how)
-        assert text == corpus.document(key, telling=how)
+        text = corpus.document(key)
+        assert text == corpus.document(key)
         assert set(text.lower().replace(":", " : ").split()) <= words
