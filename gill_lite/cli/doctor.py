@@ -97,7 +97,7 @@ def mini_row() -> Row:
     from gill_lite.model.backbones import load_backbones
 
     table = TABLES["1"]
-    count = sum(table.count * table.times(cell[1]) for cell in table.cells(table.seeds))
+    count = sum(map(table.size, table.cells(table.seeds)))
     each = picture_seconds(load_backbones(MINI).pipeline)
     needs = round((peak_memory_mb() or 0) * 2**20)
     memory = psutil.virtual_memory().total

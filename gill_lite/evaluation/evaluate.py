@@ -52,7 +52,7 @@ class Evaluation:
         """The work: all examples, or the first `count`, in all cells or in `cells`."""
         names, made = self.dataset.ids, []
         for cell in self.table.cells(self.seeds) if cells is None else cells:
-            own = self.count and self.count * self.table.times(cell[1])
+            own = self.count and self.table.size(cell, self.count)
             made += work_items(names[:own][:count], [cell])
         return made
 
@@ -143,7 +143,7 @@ def _dataset(table: Table, output_dir: Path, data, count: int | None, max_skippe
     if data is not None:
         annotations, images = data
         return tasks.of_files(table.task, annotations, images, count, max_skipped)
-    most = (count or table.count) * max(table.times(context.name) for context in table.all_contexts)
+    most = max(table.size(cell, count) for cell in table.cells(table.seeds))
     kind = "" if table.split == "seen" else f"-{table.split}"
     return tasks.of_world(
         table.task, output_dir / f"{table.task.name}{kind}-{most}", most, table.split

@@ -23,8 +23,17 @@ from gill_lite.evaluation.tasks import (
     Task,
     captions,
 )
-from gill_lite.report.numbers import EDITING, METHODS, METRICS, RECALLS, SEEING
-from gill_lite.training.recipes import EVERY_LM, LADDER, RECIPES, seeds_of, there
+from gill_lite.report.numbers import (
+    EDITING,
+    MAPPERS,
+    METHODS,
+    METRICS,
+    RECALLS,
+    RUNGS,
+    SEEING,
+    TOKENS,
+)
+from gill_lite.training.recipes import EVERY_LM, RECIPES, SEEDS, seeds_of, there
 
 
 class CameOut(NamedTuple):
@@ -127,9 +136,10 @@ class Table:
         baselines = tuple(name for name in self.baselines if name in methods)
         return replace(self, baselines=baselines, learned=learned)
 
-    def times(self, context: str) -> int:
-        """How many times `count` examples are scored in a context."""
-        return MANY.get(context, 1) if self.many else 1
+    def size(self, cell: tuple[str, str, int], count: int | None = None) -> int:
+        """How many examples (method, context, seed) is scored on, of `count` or the table's."""
+        many = self.many and not getattr(RECIPES.get(cell[0]), "lm", None)
+        return (count or self.count) * (MANY.get(cell[1], 1) if many else 1)
 
     def of_split(self, split: str) -> "Table":
         """The table on examples whose (last) scene is of this split; "seen" is the table itself.
@@ -153,28 +163,9 @@ class Table:
 CAPTION1, CAPTIONS5, FULL = VIST.contexts.values()
 REVERSED = Context("captions5_reversed", 5, 0, "5 captions, last first", reverse=True)
 ROUNDS = tuple(VISDIAL.contexts.values())
-# Contexts in which the paper's methods differ least are scored on so many times the examples, in
-# Tables 1 and 2 of the mini world.
+# Contexts in which the paper's methods differ least have so many times the examples, in Tables 1
+# and 2 of the mini world; GILL on another language model is compared with itself alone.
 MANY = {"caption1": 4, "rounds1": 4}
-RUNGS = {
-    "lm64": "LM 64 wide, 2 layers",
-    "lm128": "LM 128 wide, 4 layers",
-    "gill": "LM 256 wide, 6 layers",
-    "gill_lm1": "the same, second seed",
-    "gill_lm2": "the same, third seed",
-}
-MAPPERS = {
-    "sd": METHODS["sd"],
-    "linear": "Linear",
-    "mlp": "3-layer MLP",
-    "encoder": "Transformer encoder",
-    "gill": "GILLMapper",
-}
-TOKENS = {
-    **{f"r{n}": f"r = {n} [IMG], k = 4" for n in (1, 2, 4)},
-    **{f"k{n}": f"r = 8 [IMG], k = {n}" for n in (1, 2)},
-    "gill": "r = 8 [IMG], k = 4",
-}
 
 TABLES = {
     table.typed: table
@@ -213,6 +204,7 @@ TABLES = {
             "How much context? The last picture of a VIST story, by captions and images seen",
             contexts=(*(captions(n) for n in range(1, 6)),
                       *(captions(n, images=n - 1) for n in range(2, 6)), REVERSED),
+            seeds=SEEDS,
             notebook="13_reproduce_context_effect.ipynb", beside=("one-picture",), topic="context",
             came_out=CameOut(4.9, "GILL", FULL.label, "CLIP similarity ↑", 0.785),
         ),
@@ -221,7 +213,7 @@ TABLES = {
             "The last picture of a VIST story, from all captions and one of the pictures",
             contexts=tuple(Context(f"captions5_picture{n}", 5, 1, f"5 captions, image {n} alone", n)
                            for n in (1, 4)),
-            baselines=(), topic="context",
+            baselines=(), topic="context", seeds=SEEDS,
         ),
         Table(
             "tokens", "img_tokens", VIST,
@@ -235,9 +227,9 @@ TABLES = {
             "ladder", "ladder", VIST,
             "Does a stronger language model help? The last picture of a VIST story, by the size "
             "of the frozen LM",
-            contexts=(CAPTION1, CAPTIONS5, FULL), learned=LADDER,
+            contexts=(CAPTION1, CAPTIONS5, FULL), learned=tuple(RUNGS)[1:],
             notebook="18_grow_the_language_model.ipynb", topic="ladder",
-            labels={"sd": METHODS["sd"], **RUNGS},
+            labels=RUNGS,
         ),
         Table(
             "retrieval", "retrieval", VIST,

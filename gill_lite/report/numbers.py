@@ -14,6 +14,26 @@ from gill_lite.training.recipes import RECIPES
 
 PAPER_COLUMNS = ["table", "method", "context", "metric", "value", "plus_minus", "source"]
 METHODS = {"glide": "GLIDE", "sd": "Stable Diffusion", "gill": "GILL"}  # of Tables 1 and 2
+MAPPERS = {
+    "sd": METHODS["sd"],
+    "linear": "Linear",
+    "mlp": "3-layer MLP",
+    "encoder": "Transformer encoder",
+    "gill": "GILLMapper",
+}
+TOKENS = {
+    **{f"r{n}": f"r = {n} [IMG], k = 4" for n in (1, 2, 4)},
+    **{f"k{n}": f"r = 8 [IMG], k = {n}" for n in (1, 2)},
+    "gill": "r = 8 [IMG], k = 4",
+}
+RUNGS = {
+    "sd": METHODS["sd"],
+    "lm64": "LM 64 wide, 2 layers",
+    "lm128": "LM 128 wide, 4 layers",
+    "gill": "LM 256 wide, 6 layers",
+    "gill_lm1": "the same, second seed",
+    "gill_lm2": "the same, third seed",
+}
 METRICS = {
     "clip_similarity": "CLIP similarity ↑",
     "lpips": "LPIPS ↓",

@@ -47,7 +47,6 @@ RECIPES = {
 
 
 EVERY_LM = ("gill", "gill_lm1", "gill_lm2")  # of one recipe, from three seeds
-LADDER = ("lm64", "lm128", *EVERY_LM)  # of one corpus, from the smallest to the default
 
 
 def there(method: str) -> tuple[int, ...]:

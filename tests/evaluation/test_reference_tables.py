@@ -160,9 +160,9 @@ def test_table_2_walks_from_exported_dialogues_to_verdicts(tmp_path):
 def test_the_second_form_ends_in_scenes_never_trained(tmp_path):
     table = TABLES["1"].of_split("novel")
     assert table.name == "table1_vist_novel" and TABLES["1"].of_split("seen") is TABLES["1"]
-    assert table.learned == ("gill",) and table.times("caption1") == 1 != TABLES["1"].times(
-        "caption1"
-    )
+    cell = ("gill", "caption1", 0)
+    assert table.learned == ("gill",) and table.size(cell) == 300 != TABLES["1"].size(cell)
+    assert TABLES["1"].size(("gill_lm1", "caption1", 0)) == 300
     data = of_world(VIST, tmp_path / "novel", 3, "novel")
     lasts = [data.scenes[story.photo_ids[-1]] for story in data.examples]
     assert all(map(is_novel, lasts))
@@ -217,7 +217,7 @@ def test_the_reference_run_is_whole(table, reference, frame):
     settings, counts = reference["settings"], reference["counts"]
     count = settings[f"num_{table.task.examples}"]
     assert count >= 300 and tuple(settings["seeds"]) == table.seeds
-    wanted = {cell: count * table.times(cell[1]) for cell in table.cells(settings["seeds"])}
+    wanted = {cell: table.size(cell, count) for cell in table.cells(settings["seeds"])}
     assert frame.groupby(["method", "context", "seed"]).size().to_dict() == wanted
     assert len(frame) == counts["eligible"] == counts["scored"]
 
