@@ -6,6 +6,8 @@ from pathlib import Path
 
 from gill_lite.errors import GillError
 
+FOLD = "hide-input"  # tag of a cell that draws and teaches nothing else; the site folds it itself
+FOLDED = {"jupyter": {"source_hidden": True}}  # JupyterLab shows three dots to click on
 NAME = re.compile(r"\d\d_[a-z0-9_]+\.ipynb")  # not JupyterLab's 03_…-Copy1.ipynb, Untitled.ipynb
 
 

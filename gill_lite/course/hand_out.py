@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from gill_lite.course.chapters import chapters, read_chapter
+from gill_lite.course.chapters import FOLD, FOLDED, chapters, read_chapter
 from gill_lite.course.exercises import (
     DOCS,
     Answers,
@@ -32,7 +32,6 @@ GRADED = (
 )
 EMPTY_ANSWER = "*Your answer:*"
 UNFOLD = "<details><summary>Solution</summary>"
-FOLDED = {"jupyter": {"source_hidden": True}}  # JupyterLab shows three dots to click on
 KINDS = ("student", "teacher")
 ELSEWHERE = re.compile(rf"\[([^\]]*)\]\(\.\./(?!docs/(?:{'|'.join(DOCS)}))([^)]*)\)")
 
@@ -48,7 +47,8 @@ def student(notebook):
             cell.source = HIDDEN.sub("", REGION.sub(r"\1...", cell.source))
         else:
             cell.source = REGION.sub(EMPTY_ANSWER, cell.source)
-        cell.metadata.pop("jupyter", None)  # nothing is folded
+        if FOLD not in cell.metadata.get("tags", []):
+            cell.metadata.pop("jupyter", None)  # a solution, which was folded
     return notebook
 
 

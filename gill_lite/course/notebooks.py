@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gill_lite.course import exercises
-from gill_lite.course.chapters import chapters, read_chapter
+from gill_lite.course.chapters import FOLD, FOLDED, chapters, read_chapter
 from gill_lite.errors import GillError
 from gill_lite.files import write_bytes, write_text
 from gill_lite.provenance import repository_root, usable_cores
@@ -96,8 +96,8 @@ def normalise(path: Path) -> None:
 
     Goes: timings, papermill's records, stderr (progress bars, warnings), interpreter version, cuts
     in what a cell printed, and of figures what 128 colours cannot show. Stays: sources, tags,
-    nbgrader's marks, outputs, execution counts. Raises GillError if an output names this
-    machine's folders.
+    nbgrader's marks, outputs, execution counts. Cells tagged `hide-input` are folded. Raises
+    GillError if an output names this machine's folders.
     """
     import nbformat
 
@@ -107,6 +107,7 @@ def normalise(path: Path) -> None:
     for index, cell in enumerate(notebook.cells):
         kept = {name: cell.metadata.get(name) for name in KEPT_METADATA}
         cell.metadata = {name: value for name, value in kept.items() if value}
+        cell.metadata.update(FOLDED if FOLD in cell.metadata.get("tags", []) else {})
         if cell.cell_type == "code":
             cell.outputs = _whole_texts(o for o in cell.outputs if o.get("name") != "stderr")
             for output in cell.outputs:

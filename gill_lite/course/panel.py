@@ -41,7 +41,7 @@ class Panel:
             "draw a picture of this": self.show_drawn,
             "start anew": self.start_anew,
         }
-        self.line.on_submit(self.say)  # the only event that is Enter and not a click elsewhere
+        self.line.on_msg(self.entered)  # a changed value may also be a click elsewhere
         self.widget = widgets.VBox([self.said, self.line, *self.controls()])
 
     def controls(self) -> list[widgets.Widget]:
@@ -66,6 +66,11 @@ class Panel:
         item.resize((192, 192)).save(content, "PNG")
         picture = widgets.Image(value=content.getvalue(), format="png", width=192)
         self.said.children = (*self.said.children, widgets.HBox([widgets.Label(who), picture]))
+
+    def entered(self, _, content: dict, buffers) -> None:
+        """Send the line at Enter, the one message that the browser calls a submission."""
+        if content.get("event") == "submit":
+            self.say()
 
     def say(self, _=None) -> None:
         """Send the waiting pictures and the line; what GILL says and shows follows."""

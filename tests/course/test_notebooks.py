@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from gill_lite.course import notebooks
+from gill_lite.course import hand_out, notebooks
 from gill_lite.errors import GillError
 from tests.helpers.places import ROOT
 
@@ -157,6 +157,17 @@ def test_normalise_drops_what_differs_between_machines(tmp_path):
     assert cleaned.cells[1].metadata == {"tags": ["parameters"]}
     assert cleaned.cells[3].metadata == {"nbgrader": {"grade": True}}
     assert [output.text for output in cleaned.cells[3].outputs] == ["False\nand more\n"]
+
+
+def test_a_cell_that_only_draws_is_folded(tmp_path):
+    notebook = good_notebook()
+    notebook.cells[3].metadata = {"tags": ["hide-input"], "jupyter": {"outputs_hidden": True}}
+    path = saved(notebook, tmp_path)
+    notebooks.normalise(path)
+    folded = nbformat.read(path, as_version=4).cells[3].metadata
+    assert folded == {"tags": ["hide-input"], "jupyter": {"source_hidden": True}}
+    handed_out = hand_out.student(nbformat.read(path, as_version=4)).cells[3]
+    assert handed_out.metadata == folded
 
 
 def test_a_chapter_must_have_its_exercises(tmp_path):

@@ -46,7 +46,7 @@ def told(panel) -> list[str]:
 
 def enter(panel, text):
     panel.line.value = text
-    panel.line._handle_string_msg(None, {"event": "submit"}, None)
+    panel.line._handle_custom_msg({"event": "submit"}, [])
 
 
 def test_enter_sends_the_line_and_all_stays_visible(panel):
@@ -58,6 +58,17 @@ def test_enter_sends_the_line_and_all_stays_visible(panel):
     assert told(panel)[4] == "<b>you:</b> it turned blue ." and len(told(panel)) == 8
     prompts = panel.conversation.responder.prompts
     assert prompts[1] == ["a red ball .", "it is <big> .", "it turned blue ."]
+
+
+def test_only_enter_sends(panel):
+    panel.line.value = "a red ball ."
+    panel.line._handle_custom_msg({"event": "focus"}, [])
+    assert told(panel) == [] and panel.line.value == "a red ball ."
+
+
+@pytest.mark.filterwarnings("error::DeprecationWarning")
+def test_a_panel_is_made_without_a_warning():
+    assert Panel(Parrot()).widget.children
 
 
 def test_pictures_go_along_with_the_next_line(panel):
