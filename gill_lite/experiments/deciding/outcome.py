@@ -25,6 +25,15 @@ KEPT = ["example", "method", "context", "seed", "part", "retrieved", "generated"
         "threshold", "linear"]  # fmt: skip
 
 
+def committed(results: Path, seed: int) -> pd.DataFrame:
+    """The reference run in a folder of results, for one seed of the joints.
+
+    A row a prompt, in the order of `questions.make`: both pictures' scores, votes and answers.
+    """
+    frame = pd.read_csv(results / f"{TABLE.name}_scores.csv")
+    return frame[frame.seed == seed].reset_index(drop=True)
+
+
 def held_out(frame: pd.DataFrame, asked: Sequence) -> tuple[pd.DataFrame, pd.Series]:
     """The rows of the test part, and the name of each row's scene."""
     test, scene = frame[frame.part == "test"], {q.example_id: str(q.scene) for q in asked}
