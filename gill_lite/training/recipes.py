@@ -30,6 +30,7 @@ class Recipe:
 RATE = 1e-2  # what the search found best for these mappers; results/mapper_search.json
 RECIPES = {
     "gill": Recipe(seeds=GILL_SEEDS),
+    "gill300": Recipe({"steps": 300}, seeds=(0,)),  # a short training, for notebook 09
     "linear": Recipe({"mapper": "linear", "learning_rate": RATE}),
     "mlp": Recipe({"mapper": "mlp", "learning_rate": RATE}),
     "encoder": Recipe({"mapper": "encoder", "learning_rate": RATE}),

@@ -266,6 +266,12 @@ def reference():
     return result, pd.read_csv(ROOT / "results" / "decide_scores.csv")
 
 
+def test_one_seed_of_the_reference_run_stands_in_the_order_of_the_questions():
+    own = outcome.committed(ROOT / "results", 1)
+    assert list(own.example) == [q.example_id for q in questions.make()]
+    assert set(own.seed) == {1} and list(own.index) == list(range(len(own)))
+
+
 def test_the_reference_run_is_whole(reference):
     result, frame = reference
     assert {"table", "title", "rows", "verdicts", "counts", "provenance", "figures"} <= set(result)

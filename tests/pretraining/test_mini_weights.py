@@ -54,7 +54,7 @@ def test_every_recipe_has_its_joints_and_they_say_how_they_were_made():
             told["command"], train_command(name, seed)
         ))  # fmt: skip
         assert typed - {"--mapper", "gill"} == known - {"--mapper"}, folder
-        assert told["steps"] == MINI_PROFILE.steps
+        assert told["steps"] == RECIPES[name].options.get("steps", MINI_PROFILE.steps)
 
 
 def test_missed_targets_are_named_by_the_manifest(manifest):
