@@ -23,17 +23,18 @@ heart. (b) No: a few dozen examples of `ret` cannot tell one good number from a 
 good by luck. (c) As good as the threshold, at every C that is not small, since there is nothing to
 learn by heart.
 
-Observed, by `curve_of` on the state, on both and on the score alone: read the test's macro F1 at
-C = 0.01, 0.1, 1 and 100, each beside what was learned, and once more with another `joints_seed`. What
+Observed, by `curve_of` on the state, on both and on the score alone: read the test's macro F1 at C
+= 0.01, 0.1, 1 and 100, each beside what was learned, and once more with another `joints_seed`. What
 differs between two sets of joints by as much as between two inputs is luck, and no finding.
 
-Explained: where the score helps at once, nobody had told the state what the gallery holds; where the
-state's numbers beside it cost part of the help, there are too few examples for so many numbers. That
-the score alone is a little below the threshold is no fault: its p of 0.5 was not picked for F1.
+Explained: where the score helps at once, nobody had told the state what the gallery holds; where
+the state's numbers beside it cost part of the help, there are too few examples for so many numbers.
+That the score alone is a little below the threshold is no fault: its p of 0.5 was not picked for
+F1.
 
-Shipped: whichever loses the fewest attributes in 100 answers by the figure of section 5, which need not
-have the best F1. None, that is always generating, if the gallery were as poor as to hold hardly any
-better picture; always the score, or a bolder one, if drawing had a price.
+Shipped: whichever loses the fewest attributes in 100 answers by the figure of section 5, which need
+not have the best F1. None, that is always generating, if the gallery were as poor as to hold hardly
+any better picture; always the score, or a bolder one, if drawing had a price.
 """
 }
 
