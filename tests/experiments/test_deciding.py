@@ -10,8 +10,6 @@ import torch
 
 from gill_lite.answering.decision import load_decision
 from gill_lite.answering.gallery import drawn_gallery
-from gill_lite.course import lab
-from gill_lite.datasets.partiprompts import confident_label
 from gill_lite.errors import GillError
 from gill_lite.experiments.deciding import choices, outcome, pairs, questions, reasons, votes
 from gill_lite.report import claims, summary
@@ -331,40 +329,3 @@ def test_the_report_can_show_the_results(reference, tmp_path):
     path = outcome.save(tmp_path, frame, result)
     assert json.loads(path.read_text()) == result
     assert len(pd.read_csv(tmp_path / "results" / "decide_scores.csv")) == len(frame)
-
-
-# ---- the exercises' checkers -------------------------------------------------------------
-
-
-def exercise_cases() -> list[list]:
-    """The cases of both exercises, as the notebook has them."""
-    import nbformat
-
-    notebook = nbformat.read(ROOT / "notebooks" / "16_decide_retrieve_or_generate.ipynb", 4)
-    source = next(c.source for c in notebook.cells if "def my_label" in c.source)
-    lines = [line for line in source.splitlines() if line.startswith(("G, R, S", "cases ="))]
-    found = []
-    for line in lines[1:]:
-        space: dict = {}
-        exec(f"{lines[0]}\n{line}", space)
-        found.append(space["cases"])
-    return found
-
-
-@pytest.mark.parametrize(
-    ("number", "wrong"),
-    [
-        (0, lambda votes: max(sorted(set(votes)), key=votes.count)),  # the most frequent vote
-        (0, lambda votes: next((s for s in ("gen", "ret") if votes.count(s) >= 4), "same")),
-        (1, lambda truth, answers: float(np.mean(np.array(truth) == answers))),  # accuracy
-        (1, lambda truth, answers: votes.macro_f1(truth, answers) * 2),
-        (1, lambda truth, answers: 2 * sum(a == b == "ret" for a, b in zip(truth, answers))
-         / max(1, truth.count("ret") + answers.count("ret"))),
-    ],
-)  # fmt: skip
-def test_wrong_exercises_are_told(number, wrong):
-    wrong.__name__ = "mine"
-    reference = (confident_label, votes.macro_f1)[number]
-    cases = exercise_cases()[number]
-    assert lab.check(wrong, reference, cases).startswith("case ")
-    assert lab.check(reference, reference, cases).startswith("passed")

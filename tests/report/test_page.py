@@ -8,16 +8,11 @@ import sys
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from gill_lite.course import lab
-from gill_lite.evaluation.metrics import attribute_accuracy
 from gill_lite.files import DATA
 from gill_lite.report import claims, page, summary
-from gill_lite.report.intervals import Interval
-from gill_lite.world.scene import ATTRIBUTES, rng_for, sample_scene
 
 COMMITTED = DATA.parent / "results"
 PNG = base64.b64encode(b"\x89PNG one").decode()
@@ -324,61 +319,3 @@ def test_the_terminal_shows_table_verdicts_controls_and_counts():
     assert text.startswith("Table 1 <VIST>\n\n") and "0.612 ± 0.0011" in text
     assert "8 of 9 eligible examples scored; skipped: missing image: 1." in text
     assert "Better than a coin" in summary.as_text(decide())
-
-
-# ---- the exercises' checkers -------------------------------------------------------------
-
-
-def verdict_cases() -> dict:
-    """The cases of notebook 19's exercise, as it has them."""
-    notebook = nbformat.read(DATA.parent / "notebooks" / "19_assemble_report.ipynb", 4)
-    source = next(c.source for c in notebook.cells if "def my_verdict" in c.source)
-    space = {"Interval": Interval}
-    exec(source[source.index("cases = {") : source.index("print(")], space)
-    return space["cases"]
-
-
-def blind_to_the_side(interval, side, threshold):
-    return claims.verdict(interval, ">", threshold)
-
-
-def blind_to_the_threshold(interval, side, threshold):
-    return claims.verdict(interval, side)
-
-
-def by_the_mean(interval, side, threshold):
-    if interval.mean is None:
-        return claims.NOT_RUN
-    sign = 1 if side == ">" else -1
-    return claims.REPRODUCED if sign * (interval.mean - threshold) > 0 else claims.NOT_REPRODUCED
-
-
-@pytest.mark.parametrize("wrong", [blind_to_the_side, blind_to_the_threshold, by_the_mean])
-def test_wrong_verdicts_are_told(wrong):
-    assert lab.check(claims.verdict, claims.verdict, verdict_cases()).startswith("passed")
-    told = lab.check(wrong, claims.verdict, verdict_cases())
-    assert told.startswith("case ") and "should be" in told
-
-
-def picture_cases() -> dict:
-    """Cases of notebook 17's exercise: made-up logits, two of three pictures partly right."""
-    scenes = [sample_scene(rng_for("report", i)) for i in range(3)]
-    rng = np.random.default_rng(0)
-    logits = {name: rng.normal(size=(3, len(values))) for name, values in ATTRIBUTES.items()}
-    return {"three pictures": (logits, scenes)}
-
-
-def over_pictures(logits, scenes):
-    told = attribute_accuracy(logits, scenes)
-    return [hits.mean() for hits in told.per_attribute.values()], told.per_attribute
-
-
-def by_the_least(logits, scenes):
-    return attribute_accuracy({name: -values for name, values in logits.items()}, scenes)
-
-
-@pytest.mark.parametrize("wrong", [over_pictures, by_the_least])
-def test_wrong_accuracies_are_told(wrong):
-    cases = picture_cases()
-    assert lab.check(attribute_accuracy, attribute_accuracy, cases).startswith("passed")
-    assert "should" in lab.check(wrong, attribute_accuracy, cases)
