@@ -12,7 +12,7 @@ def add_family(subparsers) -> None:
     )
     parser = command(subparsers, "family", run, text)
     names = [system.name for system in SYSTEMS.values() if system.trained_here]
-    parser.add_argument("system", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
+    parser.add_argument("system", metavar="NAME", help=f"one of {', '.join(names)}")
     add_seed(parser)
     add_output(parser, "where the weights go", "runs/family")
     text = "checkpoints of unfinished stages, and the training pictures"

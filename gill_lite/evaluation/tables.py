@@ -258,19 +258,19 @@ TABLES = {
             "draw", "family_draw", DRAWINGS, "Five ways to draw a picture from text",
             contexts=tuple(DRAWINGS.contexts.values())[:3], baselines=(), learned=(), count=100,
             scorer="gill_lite.family.drawing:score", group="family",
-            notebook="22_draw_a_picture_from_text.ipynb",
+            notebook="22_draw_a_picture_from_text.ipynb", topic="family_draw",
         ),
         Table(
             "edit", "family_edit", EDITS, "Editing by talking: what is changed, what is kept",
             contexts=tuple(EDITS.contexts.values()), baselines=(), learned=(), count=100,
             metrics=(*EDITING, "kept"), scorer="gill_lite.family.editing:score", group="family",
-            notebook="23_edit_by_talking.ipynb",
+            notebook="23_edit_by_talking.ipynb", topic="family_edit",
         ),
         Table(
             "teach", "family_teach", DRAWINGS, "Four teachers of GILL's mapper",
             contexts=tuple(DRAWINGS.contexts.values()), baselines=(), learned=(), count=100,
             scorer="gill_lite.family.drawing:score", group="family",
-            notebook="24_what_should_teach_the_mapper.ipynb",
+            notebook="24_what_should_teach_the_mapper.ipynb", topic="family_teach",
         ),
     )
 }  # fmt: skip

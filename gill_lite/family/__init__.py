@@ -34,7 +34,7 @@ class System:
     parents: tuple[str, ...] = ()  # whose idea it takes up
     needs: tuple[str, ...] = ()  # systems whose trained weights it begins with
     joints: str = ""  # a method of `training.recipes`, where `gill-lite train` makes its weights
-    seeds: tuple[int, ...] = (0,)  # that ship
+    seeds: tuple[int, ...] = (0,)  # that are compared, where their weights are there
     learned: bool = True  # False: it has no weights of its own
 
     @property
@@ -48,6 +48,7 @@ class System:
         return self.learned and not self.joints
 
 
+THREE = (0, 1, 2)  # seeds, where systems are compared
 SHOWN = "pictures shown to language models"
 PAIRED = "pictures and texts compared"
 LM_LOSS = "next word of the caption"
@@ -62,30 +63,30 @@ SEEING = (
         "blip_noisy", "BLIP, the web as it is", "Li et al. 2022", PAIRED,
         frozen="CLIP's picture tower", learns="one text transformer",
         loss="contrast + matching + next word", takes="a picture", gives="a caption, a match",
-        task=SEE, module="blip", options={"bootstrap": False}, parents=("clip",),
+        task=SEE, module="blip", options={"bootstrap": False}, parents=("clip",), seeds=THREE,
     ),
     System(
         "blip", "BLIP, the web captioned and filtered", "Li et al. 2022", PAIRED,
         frozen="CLIP's picture tower", learns="one text transformer",
         loss="contrast + matching + next word", takes="a picture", gives="a caption, a match",
-        task=SEE, parents=("blip_noisy",),
+        task=SEE, parents=("blip_noisy",), seeds=THREE,
     ),
     System(
         "frozen", "Frozen", "Tsimpoukelli et al. 2021", SHOWN,
         frozen="the language model", learns="a picture tower from nothing", loss=LM_LOSS,
-        takes="texts and pictures", gives="text", task=SEE,
+        takes="texts and pictures", gives="text", task=SEE, seeds=THREE,
     ),
     System(
         "limber", "LiMBeR", "Merullo et al. 2023", SHOWN,
         frozen="the language model, CLIP", learns="one linear layer", loss=LM_LOSS,
-        takes="texts and pictures", gives="text", task=SEE, parents=("frozen", "clip"),
+        takes="texts and pictures", gives="text", task=SEE, parents=("frozen", "clip"), seeds=THREE,
     ),
     System(
         "fromage", "FROMAGe", "Koh et al. 2023", SHOWN,
         frozen="the language model, CLIP", learns="linear layers, one row [RET]",
         loss=f"{LM_LOSS} + contrast", takes="texts and pictures", gives="text, retrieved pictures",
         task=SEE, module="joints", options={"method": "fromage"}, parents=("limber",),
-        joints="fromage", seeds=(0, 1, 2),
+        joints="fromage", seeds=THREE,
     ),
     System(
         "gill", "GILL", "Koh et al. 2023", SHOWN,
@@ -94,30 +95,31 @@ SEEING = (
         loss=f"{LM_LOSS} + contrast + distance to text embeddings", takes="texts and pictures",
         gives="text, retrieved and drawn pictures", task=SEE, module="joints",
         options={"method": "gill"}, parents=("fromage", "sd"), joints="gill",
-        seeds=(0, 1, 2),
+        seeds=THREE,
     ),
     System(
         "blip2", "BLIP-2", "Li et al. 2023", SHOWN,
         frozen="the language model, CLIP", learns="a Q-Former, then its way into the LM",
         loss="contrast + matching + next word, then next word", takes="texts and pictures",
-        gives="text", task=SEE, parents=("blip", "frozen"),
+        gives="text", task=SEE, parents=("blip", "frozen"), seeds=THREE,
     ),
     System(
         "minigpt4", "MiniGPT-4", "Zhu et al. 2023", SHOWN,
         frozen="the language model, CLIP, BLIP-2's Q-Former", learns="one linear layer",
         loss=f"{LM_LOSS}, then of a few answers", takes="texts and pictures", gives="text",
-        task=SEE, parents=("blip2", "limber"), needs=("blip2",),
+        task=SEE, parents=("blip2", "limber"), needs=("blip2",), seeds=THREE,
     ),
     System(
         "flamingo", "Flamingo", "Alayrac et al. 2022", SHOWN,
         frozen="the language model, CLIP", learns="a resampler, gated cross-attention",
         loss=LM_LOSS, takes="texts and pictures", gives="text", task=SEE, parents=("frozen",),
+        seeds=THREE,
     ),
     System(
         "llava", "LLaVA", "Liu et al. 2023", SHOWN,
         frozen="CLIP; the language model at first", learns="a projector, then the LM, too",
         loss=f"{LM_LOSS}, then of instructed answers", takes="texts and pictures", gives="text",
-        task=SEE, parents=("limber", "minigpt4"),
+        task=SEE, parents=("limber", "minigpt4"), seeds=THREE,
     ),
 )  # fmt: skip
 LATENT = "from mixtures to diffusion"
@@ -170,7 +172,7 @@ DRAWING = (
 MAPPED: dict[str, Any] = {
     "frozen": "the language model, CLIP, Stable Diffusion, visual tokens",
     "learns": "rows [IMG], a mapper", "takes": "texts and pictures", "gives": PICTURE,
-    "task": TEACH, "module": "taught", "seeds": (0, 1, 2),
+    "task": TEACH, "module": "taught", "seeds": THREE,
 }  # fmt: skip
 TAUGHT = (
     System(

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from gill_lite.evaluation.drawers import weights_sha256
 from gill_lite.evaluation.metrics import Judge
+from gill_lite.family import DRAW
 from gill_lite.family.drawing import joined
 from gill_lite.family.system import Member, Stage
 from gill_lite.model.vectors import read_texts
@@ -65,9 +66,10 @@ def build_lm(words: int, width: int = WIDTH):
 class Dalle(Member):
     """The picture language `vq`, the model `lm` of texts and codes, and CLIP to choose by."""
 
+    task = DRAW
     stages = (
-        Stage("vq", ("vq.",), share=0.5, lr=2e-3, average=0.995),
-        Stage("lm", ("lm.",), share=1.3, average=0.999),
+        Stage("vq", ("vq.",), share=0.28, lr=2e-3, average=0.995, bfloat16=False),
+        Stage("lm", ("lm.",), share=0.72, average=0.999),
     )
 
     def __init__(self, vq, lm, backbones):
@@ -187,7 +189,7 @@ class Dalle(Member):
         x = signed_pixels(self.pairs.pictures[index]).to(self.device)
         x = F.pixel_unshuffle(x, PATCH)
         latents = self.vq.encode(x).latents
-        if step % RESTART == 0 and step < self.stage.steps // 2:
+        if step % RESTART == 0 and step < self.steps(self.stage) // 2:
             revive(self.vq.quantize, latents, generator)
         out = self.vq.decode(latents)
         return F.l1_loss(out.sample, x) + F.mse_loss(out.sample, x) + out.commit_loss

@@ -129,7 +129,7 @@ WAYS = {
     "gill": Way("GILL, the dialogue", "gill", from_dialogue),
     "gill_picture": Way("GILL, and its last picture", "gill", from_last_picture),
     "sd": Way("Stable Diffusion, all words", "sd", from_dialogue),
-    **{f"img2img_{s}": Way(f"image-to-image, strength {s}", "sd", image_to_image(s))
+    **{f"img2img_{round(100 * s)}": Way(f"image-to-image, strength {s}", "sd", image_to_image(s))
        for s in STRENGTHS},
     "oracle": Way("Stable Diffusion, prompt rewritten by an oracle", "sd", from_oracle),
 }  # fmt: skip

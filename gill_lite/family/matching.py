@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 def contrast_loss(cosines: Tensor, logit_scale: Tensor) -> Tensor:
     """InfoNCE, mean of both directions, of cosines (texts, pictures) whose diagonal is right."""
-    logits = logit_scale.exp().clamp(max=100) * cosines
+    logits = logit_scale.exp().clamp(max=100) * cosines.float()
     own = torch.arange(len(logits), device=logits.device)
     return (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
 
@@ -20,7 +20,9 @@ def hard_pairs(cosines: Tensor, logit_scale: Tensor, generator) -> tuple[Tensor,
     the likelier two are confused, the more often they are drawn.
     """
     own = torch.arange(len(cosines))
-    logits = (logit_scale.exp() * cosines).cpu().fill_diagonal_(-torch.inf)  # (texts, pictures)
+    logits = (
+        (logit_scale.exp() * cosines.float()).cpu().fill_diagonal_(-torch.inf)
+    )  # (texts, pictures)
     pictures = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
     texts = torch.multinomial(logits.T.softmax(1), 1, generator=generator)[:, 0]
     match = torch.cat([torch.ones_like(own), torch.zeros_like(own), torch.zeros_like(own)])

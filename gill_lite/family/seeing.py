@@ -108,6 +108,7 @@ def marks(example: Example, said: dict[str, str]) -> dict[str, float | None]:
             ),
             "shots_2": float(said["shots"].split()[:1] == [scene["color"]]),
         }
+        scores["shots"] = scores["shots_2"] - scores["shots_0"]  # what two examples are worth
     return scores
 
 

@@ -1,8 +1,8 @@
 """What all systems of the family share: the budget, stages of learning, how weights are kept.
 
-The budget is the same for all: STEPS batches of BATCH pairs, over all stages of a system together,
-from the same training pictures and captions. Those that learn to draw from nothing take 1.8 of it,
-which is as many steps as the mini Stable Diffusion took.
+All systems of a task have one budget: so many batches of so many pairs, over all stages of a system
+together, from the same training pictures and captions. Those that learn to draw from nothing take
+as many steps as the mini Stable Diffusion took.
 """
 
 import hashlib
@@ -16,17 +16,26 @@ import torch
 from torch import Tensor, nn
 
 from gill_lite.errors import GillError
-from gill_lite.family import SYSTEMS, get_system
+from gill_lite.family import DRAW, SEE, SYSTEMS, TEACH, get_system
 from gill_lite.files import only_one, read_json, read_rows, sha256, shipped, write_bytes, write_json
-from gill_lite.model.backbones import Backbones, load_backbones
+from gill_lite.model.backbones import Backbones, fingerprint, load_backbones
 from gill_lite.pretraining.loop import fit
 from gill_lite.pretraining.pretrain import chosen_device, made
 from gill_lite.profiles import MINI
 from gill_lite.world.pictures import signed_pixels, training_caption, training_images
 
-STEPS, BATCH = 2_000, 64
-WATCH_EVERY = 85  # steps
+
+class Budget(NamedTuple):
+    """What a system may learn from: `steps` batches of `batch` pairs."""
+
+    steps: int
+    batch: int
+
+
+BUDGETS = {SEE: Budget(1_500, 32), DRAW: Budget(3_600, 64), TEACH: Budget(600, 32)}
+WATCH_EVERY = 75  # steps
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
+SCALE = ".scale"  # behind a tensor's name: what its rows are multiplied by
 
 
 class Stage(NamedTuple):
@@ -37,22 +46,18 @@ class Stage(NamedTuple):
     share: float = 1.0  # of the budget's steps
     lr: float = 1e-3
     average: float | None = None  # decay of the weights' moving average, which is then kept
-
-    @property
-    def steps(self) -> int:
-        """How many steps it takes."""
-        return max(1, round(self.share * STEPS))
+    bfloat16: bool = True  # matrix products are computed in it; weights stay float32
 
 
 class Pairs:
     """The training pairs, by number."""
 
-    def __init__(self, pictures: np.ndarray):
-        self.pictures = pictures  # uint8 (N, 3, 64, 64)
+    def __init__(self, pictures: np.ndarray, batch: int):
+        self.pictures, self.batch = pictures, batch  # uint8 (N, 3, 64, 64); pairs of a step
 
     def draw(self, generator: torch.Generator) -> list[int]:
-        """Numbers of BATCH random pictures."""
-        return torch.randint(len(self.pictures), (BATCH,), generator=generator).tolist()
+        """Numbers of a batch of random pictures."""
+        return torch.randint(len(self.pictures), (self.batch,), generator=generator).tolist()
 
     def pixel_values(self, index: list[int]) -> Tensor:
         """The pictures (B, 3, 64, 64), as CLIP's processor gives them."""
@@ -66,6 +71,7 @@ class Pairs:
 class Member(nn.Module):
     """A system: frozen backbones, and what learns in its stages. Subclasses give `loss`."""
 
+    task: str = SEE  # whose budget it has
     stages: tuple[Stage, ...] = ()
     stage: Stage  # that it learns in, see `begin`
     watch: Callable[[], dict] | None = None  # held-out numbers, looked at while it learns
@@ -76,9 +82,14 @@ class Member(nn.Module):
 
     def begin(self, stage: Stage, work_dir: Path) -> None:
         """Before a stage: what it learns from, and which parameters learn."""
-        self.stage, self.pairs = stage, self.pairs or Pairs(training_images(work_dir))
+        batch = BUDGETS[self.task].batch
+        self.stage, self.pairs = stage, self.pairs or Pairs(training_images(work_dir), batch)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith(stage.learns))
+
+    def steps(self, stage: Stage) -> int:
+        """How many steps a stage takes."""
+        return max(1, round(stage.share * BUDGETS[self.task].steps))
 
     def loss(self, step: int, generator: torch.Generator) -> Tensor:
         """The loss of a step of `self.stage`; its randomness comes from `generator`."""
@@ -130,17 +141,20 @@ def train(
     root, work_dir, device = Path(output_dir), Path(work_dir), chosen_device(device)
     stem = f"{name}-{seed}-"
     with only_one(work_dir / stem, beside=True):
-        member = build(name, seed, root).to(device)
+        backbones = load_backbones(MINI)
+        member = build(name, seed, root, backbones).to(device)
         for stage in member.stages:
             member.begin(stage, work_dir)
-            fit(stem + stage.name, member, member.loss, work_dir, steps=stage.steps, lr=stage.lr,
-                warmup=max(1, stage.steps // 20), seed=seed, device=device,
+            steps = member.steps(stage)
+            fit(stem + stage.name, member, member.loss, work_dir, steps=steps, lr=stage.lr,
+                warmup=max(1, steps // 20), seed=seed, device=device, bfloat16=stage.bfloat16,
                 average=stage.average, measure=member.watch, measure_every=WATCH_EVERY)  # fmt: skip
             member.to(device)
         about = made(command, work_dir, stem) | {"seed": seed, "device": device}
         about["watched"] = watched(work_dir, stem)
-        about["pairs"] = BATCH * sum(stage.steps for stage in member.stages)
-        about["steps"] = {stage.name: stage.steps for stage in member.stages}
+        about["backbones"] = fingerprint(backbones)
+        about["steps"] = {stage.name: member.steps(stage) for stage in member.stages}
+        about["pairs"] = BUDGETS[member.task].batch * sum(about["steps"].values())
         return keep(member.to("cpu"), name, root, about)
 
 
@@ -152,17 +166,40 @@ def watched(work_dir: Path, stem: str) -> list[dict]:
 
 
 def keep(member: Member, name: str, root: Path, about: dict) -> Path:
-    """Write a system's weights, halved, its configuration, and its entry in the manifest."""
+    """Write a system's weights, packed, its configuration, and its entry in the manifest."""
     from safetensors.torch import save
 
     folder = folder_of(name, about["seed"], root)
-    tensors = {key: value.half().contiguous() for key, value in member.own_state().items()}
-    content, learned = save(tensors), numbers_learned(member)
+    content, learned = save(packed(member.own_state())), numbers_learned(member)
     digest = hashlib.sha256(content).hexdigest()
     write_bytes(folder / WEIGHTS, content)
     write_json(folder / CONFIG, {"system": name, "learned": learned, "sha256": digest, **about})
     _enter(root, folder, {"learned": learned, **about})
     return folder
+
+
+def packed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices in 8 bits a number and a scale a row, all else halved: what 40 MB have room for."""
+    kept = {}
+    for name, value in tensors.items():
+        kept[name] = value.half().contiguous()
+        if value.dim() > 1:
+            rows = value.float().flatten(1)
+            scale = rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
+            kept[name] = (rows / scale).round().to(torch.int8).view(value.shape)
+            kept[name + SCALE] = scale[:, 0].contiguous()
+    return kept
+
+
+def unpacked(kept: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `packed` kept, as float32."""
+    tensors = {}
+    for name, value in kept.items():
+        if name + SCALE in kept:
+            tensors[name] = (value.float().flatten(1) * kept[name + SCALE][:, None]).view_as(value)
+        elif not name.endswith(SCALE):
+            tensors[name] = value.float()
+    return tensors
 
 
 def _enter(root: Path, folder: Path, about: dict) -> None:
@@ -181,21 +218,28 @@ def _enter(root: Path, folder: Path, about: dict) -> None:
 def load(
     name: str, seed: int = 0, root: Path | None = None, backbones: Backbones | None = None
 ) -> Member:
-    """A trained system. Raises GillError where its weights are missing or not its own."""
+    """A trained system.
+
+    Raises GillError where its weights are missing, not its own, or were trained on other backbones.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load as read
 
+    backbones = backbones or load_backbones(MINI)
     member = build(name, seed, root, backbones)
     if not SYSTEMS[name].trained_here:
         return member
-    path = folder_of(name, seed, root) / WEIGHTS
+    path, again = folder_of(name, seed, root) / WEIGHTS, f"`gill-lite family {name} --seed {seed}`"
     if not path.is_file():
-        raise GillError(f"{path} is missing; `gill-lite family {name} --seed {seed}` makes it")
+        raise GillError(f"{path} is missing; {again} makes it")
+    about = read_json(path.with_name(CONFIG), "configuration")
+    if about.get("backbones") != fingerprint(backbones):
+        raise GillError(f"{path} was trained on other backbones than these; {again} trains it anew")
     try:
-        tensors = read(path.read_bytes())
+        tensors = unpacked(read(path.read_bytes()))
         if tensors.keys() != member.own_state().keys():
             raise GillError("it holds other tensors")
-        member.load_state_dict({n: t.float() for n, t in tensors.items()}, strict=False)
+        member.load_state_dict(tensors, strict=False)
     except (SafetensorError, RuntimeError, GillError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(":")
         raise GillError(f"{path} does not hold a {name} ({reason}); train it anew") from error

@@ -31,7 +31,7 @@ class Family:
     ):  # fmt: skip
         self.root = root
         self.backbones = backbones or load_backbones(MINI)
-        self.cells = [(s.name, seed) for s in systems for seed in seeds_of(s, seeds)]
+        self.cells = [(s.name, seed) for s in systems for seed in seeds_of(s, seeds, root)]
         self.members: dict[tuple[str, int], Member] = {}
 
     def __getitem__(self, cell: tuple[str, int]) -> Member:
@@ -56,9 +56,11 @@ class Family:
         return about
 
 
-def seeds_of(system: System, asked: Sequence[int] | None) -> tuple[int, ...]:
-    """The seeds of a system that ship, or those of them that are asked for."""
-    return tuple(s for s in system.seeds if asked is None or s in asked) or system.seeds[:1]
+def seeds_of(system: System, asked: Sequence[int] | None, root=None) -> tuple[int, ...]:
+    """The seeds of a system whose weights are there, of those asked for; at least its first."""
+    wanted = [s for s in system.seeds if asked is None or s in asked]
+    there = [s for s in wanted if weights_of(system.name, s, root).is_file()]
+    return tuple(there) or system.seeds[:1]
 
 
 def weights_of(name: str, seed: int, root: Path | None = None) -> Path:

@@ -16,17 +16,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gill_lite.family import TEACH
 from gill_lite.family.drawing import drawn, examples, judge_of
 from gill_lite.family.painters import GillPainter
 from gill_lite.family.system import Member, Stage, load
+from gill_lite.model import tokens
 from gill_lite.model.checkpoint import joints_folder, read_joints
 from gill_lite.model.gill import Gill
 from gill_lite.model.losses import diffusion_loss, generation_loss
 from gill_lite.model.vectors import of_length, picture_vectors
 from gill_lite.pretraining.autoencoder import encode_all
 from gill_lite.pretraining.denoiser import times
-from gill_lite.training.data import Examples, world_pairs
-from gill_lite.training.train import make_batch
+from gill_lite.training.data import world_pairs
+from gill_lite.training.train import prompt_targets
 
 TEACHERS = {  # name -> the parts of its loss, and their weights
     "text": {"text": 1.0},
@@ -41,7 +43,8 @@ LEARNS = ("mapper.", "img_embeddings")
 class Taught(GillPainter, Member):
     """A Gill whose mapper has the teacher `teacher`."""
 
-    stages = (Stage("mapper", tuple(f"gill.{name}" for name in LEARNS), share=0.34),)
+    task = TEACH
+    stages = (Stage("mapper", tuple(f"gill.{name}" for name in LEARNS), bfloat16=False),)
 
     def __init__(self, backbones, gill: Gill, teacher: str, root=None):
         super().__init__()
@@ -54,8 +57,7 @@ class Taught(GillPainter, Member):
         """Pictures as CLIP and as the autoencoder see them, where the teacher looks at them."""
         super().begin(stage, work_dir)
         clip, vae = self.backbones.vision, self.backbones.pipeline.vae
-        self.pooled = world_pairs(self.backbones, work_dir)[1]  # (N, Dv)
-        self.seen = picture_vectors(clip, self.pooled)  # (N, P)
+        self.seen = picture_vectors(clip, world_pairs(self.backbones, work_dir)[1])  # (N, P)
         if "diffusion" in self.parts:
             latents = encode_all(vae, self.pairs.pictures, work_dir / "latents.pt")
             self.latents = latents * vae.config.scaling_factor  # (N, C, h, w)
@@ -64,22 +66,27 @@ class Taught(GillPainter, Member):
         """The teacher's loss of the slots that the mapper makes of captions."""
         self.gill.rescale_img_embeddings()  # as behind each step of GILL's own training
         index = self.pairs.draw(generator)
-        examples = Examples(index, self.pooled[index], self.pairs.captions(index, step))
-        most = self.backbones.profile.max_caption_tokens
-        batch = make_batch(self.gill, self.backbones, examples, most)
-        slots = self.gill.prompt_embeds(self.gill.img_pass(batch.img_rows).hidden)  # (B, L, E)
+        texts = self.pairs.captions(index, step)
+        slots = self.gill.prompt_embeds(self.gill.img_pass(self.rows(texts)).hidden)  # (B, L, E)
+        pipeline = self.backbones.pipeline
         losses = {
-            "text": lambda: generation_loss(slots, batch.prompt_targets),
+            "text": lambda: generation_loss(slots, prompt_targets(pipeline, texts).to(slots)),
             "picture": lambda: generation_loss(slots, self.seen[index][:, None].to(slots)),
             "diffusion": lambda: self.denoised(slots, index, step, generator),
         }
         return sum(weight * losses[part]() for part, weight in self.parts.items())
 
+    def rows(self, texts: list[str]) -> tokens.Rows:
+        """The captions and the [IMG] tokens behind them, as the language model reads them."""
+        config, most = self.gill.config, self.backbones.profile.max_caption_tokens
+        ids = tokens.encode_captions(self.backbones.tokenizer, texts, config.img_token_ids, most)
+        return tokens.img_rows(ids, config, False)
+
     def denoised(self, slots: Tensor, index, step: int, generator) -> Tensor:
         """The frozen denoiser's error on the true pictures, given the slots (B, L, E)."""
         pipeline, x = self.backbones.pipeline, self.latents[index].to(slots)
         unet = pipeline.unet.to(x.device)
-        t = times(step, self.stage.steps, len(x), generator).to(x.device)
+        t = times(step, self.steps(self.stage), len(x), generator).to(x.device)
         noise = torch.randn(x.shape, generator=generator).to(x)
         return diffusion_loss(
             lambda noisy, t: unet(noisy, t, slots).sample,

@@ -38,8 +38,11 @@ def places() -> dict[str, tuple[float, float]]:
     }
 
 
-def figure():
-    """The tree as a matplotlib figure; a box leads to its system's source."""
+def figure(lit: str = ""):
+    """The tree as a matplotlib figure; a box leads to its system's source.
+
+    lit: the task whose boxes alone are coloured; all are unless one is named.
+    """
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch, Patch
 
@@ -51,13 +54,14 @@ def figure():
     axis.axis("off")
     for name, (x, y) in where.items():
         system = SYSTEMS[name]
+        color = TASKS[system.task][1] if lit in ("", system.task) else "white"
         for parent in system.parents:
             a, b = where[parent]
             ends = {"xy": (x - WIDE / 2, y), "xytext": (a + WIDE / 2, b)}
             axis.annotate("", **ends, zorder=1, arrowprops={"arrowstyle": "->", "color": "#707070"})
         box = FancyBboxPatch(
             (x - WIDE / 2, y - HIGH / 2), WIDE, HIGH, boxstyle="round,pad=0,rounding_size=0.1",
-            facecolor=TASKS[system.task][1], edgecolor="black", url=source(system), zorder=2,
+            facecolor=color, edgecolor="black", url=source(system), zorder=2,
         )  # fmt: skip
         axis.add_patch(box)
         size, middle = min(11, 330 / len(system.title)), {"ha": "center", "va": "center"}

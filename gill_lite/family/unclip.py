@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from gill_lite.answering.drawing import Drawing
 from gill_lite.evaluation.metrics import Judge
+from gill_lite.family import DRAW
 from gill_lite.family.drawing import joined
 from gill_lite.family.system import Member, Stage
 from gill_lite.model.losses import diffusion_loss
@@ -79,9 +80,10 @@ def vector_noise():
 class Unclip(Member):
     """Prior and decoder over the backbones' CLIP and autoencoder."""
 
+    task = DRAW
     stages = (
-        Stage("prior", ("prior.",), share=0.5, average=0.999),
-        Stage("decoder", ("decoder.",), share=1.3, average=0.9995),
+        Stage("prior", ("prior.",), share=0.28, average=0.999, bfloat16=False),
+        Stage("decoder", ("decoder.",), share=0.72, average=0.9995, bfloat16=False),
     )
 
     def __init__(self, prior, decoder, backbones):
@@ -176,7 +178,7 @@ class Unclip(Member):
     def decoder_loss(self, index, told: Tensor, step: int, generator) -> Tensor:
         """Of the velocity in latents, as the mini Stable Diffusion learned."""
         x, vectors = self.latents[index], self.seen[index] * told[:, None].to(self.device)
-        t = times(step, self.stage.steps, len(x), generator).to(x.device)
+        t = times(step, self.steps(self.stage), len(x), generator).to(x.device)
         noise = torch.randn(x.shape, generator=generator).to(x)
         return diffusion_loss(
             lambda noisy, t: self.decoder(noisy, t, None, class_labels=vectors).sample,

@@ -29,8 +29,8 @@ def family(backbones, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "NUM_IMAGES", 16)
         patch.setattr("gill_lite.training.data.NUM_IMAGES", 16)
-        patch.setattr(system, "STEPS", 4)
-        patch.setattr(system, "BATCH", 4)
+        for task in (DRAW, TEACH):
+            patch.setitem(system.BUDGETS, task, system.Budget(4, 4))
         for name in TRAINED:
             train(name, 0, root, root / "work", device="cpu")
     return {name: load(name, 0, root, backbones) for name in PAINTERS}, root
@@ -43,7 +43,8 @@ def test_it_learns_and_comes_back(family, backbones, name):
     assert about["learned"] == sum(p.numel() for p in members[name].own_state().values()) > 0
     assert all(loss == loss for _, _, loss in about["curve"])
     fresh, kept = build(name, 0, root, backbones).own_state(), members[name].own_state()
-    moved = [n for n in kept if not torch.equal(kept[n], fresh[n].half().float())]
+    fresh = system.unpacked(system.packed(fresh))
+    moved = [n for n in kept if not torch.equal(kept[n], fresh[n])]
     assert {n.split(".")[0] for n in moved} == {n.split(".")[0] for n in kept}
 
 

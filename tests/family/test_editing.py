@@ -60,7 +60,7 @@ def test_a_weaker_image_to_image_stays_nearer(family):
     some, talkers = chains(4), Talkers(family)
     moved = []
     for strength in (0.4, 0.8):
-        pictures = talkers[f"img2img_{strength}", 0].talk(some)
+        pictures = talkers[f"img2img_{round(100 * strength)}", 0].talk(some)
         moved.append((pictures[1] - pictures[0]).abs().mean())
     assert moved[0] < moved[1]
 
