@@ -7,8 +7,8 @@ from gill_lite.family import SYSTEMS
 def add_family(subparsers) -> None:
     """The subcommand and its options."""
     text = (
-        "Train one system of GILL's family in the mini world. All have the same budget; a run "
-        "that was stopped goes on."
+        "Train one system of GILL's family in the mini world. All of a task have one budget; a "
+        "run that was stopped goes on."
     )
     parser = command(subparsers, "family", run, text)
     names = [system.name for system in SYSTEMS.values() if system.trained_here]

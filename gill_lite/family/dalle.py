@@ -22,7 +22,7 @@ from gill_lite.family.system import Member, Stage
 from gill_lite.model.vectors import read_texts
 from gill_lite.pretraining.lm import POSITIONS, tiny_opt
 from gill_lite.pretraining.loop import read_tensors, write_tensors
-from gill_lite.world.pictures import signed_pixels
+from gill_lite.world.pictures import hash_seed, signed_pixels
 
 GRID, CODES = 8, 512  # codes along a side of a picture; words of the picture language
 PATCH = 2  # pixels to a side that the autoencoder reads as one, of 12 numbers: half the time
@@ -156,7 +156,7 @@ class Dalle(Member):
         """One picture a prompt, (B, 3, 64, 64) in 0..1: of its candidates the nearest by CLIP."""
         texts, drawn, scores = joined(prompts), [], []
         for number in range(candidates):
-            noise = [torch.Generator().manual_seed(int(seed) + number) for seed in seeds]
+            noise = [torch.Generator().manual_seed(hash_seed(int(seed), number)) for seed in seeds]
             drawn.append(self.pictures(self.sample(texts, noise, **sampling)))
             scores.append(self.fits(texts, drawn[-1]))  # (B,)
         best = torch.stack(scores).argmax(0)  # (B,)

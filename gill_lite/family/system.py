@@ -32,7 +32,7 @@ class Budget(NamedTuple):
     batch: int
 
 
-BUDGETS = {SEE: Budget(1_500, 32), DRAW: Budget(3_600, 64), TEACH: Budget(600, 32)}
+BUDGETS = {SEE: Budget(1_500, 32), DRAW: Budget(3_600, 48), TEACH: Budget(600, 32)}
 WATCH_EVERY = 75  # steps
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
 SCALE = ".scale"  # behind a tensor's name: what its rows are multiplied by

@@ -101,6 +101,7 @@ def compute(
         "table": table.name,
         "profile": {"name": MINI.name},
         "data": {"taken": max(map(len, examples.values())), "sha256": sha256_of_names(known)},
+        "count": None,
         "run_seed": 0,
         "seeds": sorted({seed for _, seed in family.cells}),
         "weights": fingerprint(family.backbones),

@@ -29,8 +29,8 @@ def family(backbones, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "NUM_IMAGES", 16)
         patch.setattr("gill_lite.training.data.NUM_IMAGES", 16)
-        for task in (DRAW, TEACH):
-            patch.setitem(system.BUDGETS, task, system.Budget(4, 4))
+        for task, steps in ((DRAW, 8), (TEACH, 4)):
+            patch.setitem(system.BUDGETS, task, system.Budget(steps, 4))
         for name in TRAINED:
             train(name, 0, root, root / "work", device="cpu")
     return {name: load(name, 0, root, backbones) for name in PAINTERS}, root

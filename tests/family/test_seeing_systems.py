@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from itertools import count
 
 import pytest
 import torch
@@ -63,22 +64,23 @@ def test_a_system_is_kept_with_how_it_was_made_and_comes_back(limber, backbones,
     assert not any(p.requires_grad for p in again.parameters())
 
 
-def test_a_killed_training_ends_with_the_same_bytes(tiny, limber, tmp_path, monkeypatch):
-    left, real = [2], loop.one_cycle
+@pytest.mark.parametrize("name, at", [("limber", 2), ("blip2", 1), ("blip2", 3)])
+def test_a_killed_training_ends_with_the_same_bytes(tiny, name, at, tmp_path, monkeypatch):
+    """In a stage's midst, and in the second stage of two."""
+    whole, real, steps = trained(name, tmp_path / "whole"), loop.one_cycle, count()
 
-    def rate(step, *schedule):
-        if step in left:
-            left.remove(step)
+    def rate(*schedule):
+        if next(steps) == at:
             raise KeyboardInterrupt
-        return real(step, *schedule)
+        return real(*schedule)
 
     monkeypatch.setattr(loop, "one_cycle", rate)
     with pytest.raises(KeyboardInterrupt):
-        trained("limber", tmp_path / "cut")
-    folder = trained("limber", tmp_path / "cut")
-    assert (folder / "model.safetensors").read_bytes() == (
-        limber / "model.safetensors"
-    ).read_bytes()
+        trained(name, tmp_path / "cut")
+    folder = trained(name, tmp_path / "cut")
+    assert next(steps) == 5, "the killed step is made again, none else"
+    again, first = (each / "model.safetensors" for each in (folder, whole))
+    assert again.read_bytes() == first.read_bytes()
 
 
 def test_weights_that_are_missing_or_of_another_system_are_one_sentence(limber, tmp_path):
