@@ -45,17 +45,31 @@ def with_course(readme: str, folder: Path) -> str:
 
 def with_findings(readme: str, results: list[dict]) -> str:
     """README's text with the count of claims, and the three that tell most, made anew."""
-    verdicts = claims.all_verdicts(results)
+    verdicts, _ = _verdicts(results)
     shown = claims.verdicts_frame([row for row in verdicts if row["id"] in TELLING])
     table = _table(shown.columns, shown.itertuples(index=False))
     return placed(readme, "findings", f"**{claims.count_text(verdicts)}**\n\n{table}")
 
 
+def _verdicts(results: list[dict]) -> tuple[list[dict], list[dict]]:
+    """On the claims of GILL's paper, and on those of its family's."""
+    rows = claims.all_verdicts(results)
+    family = [row for row in rows if row["table"].startswith(claims.FAMILY)]
+    return [row for row in rows if row not in family], family
+
+
 def with_results(page: str, results: list[dict]) -> str:
     """The text of docs/results.md with every verdict and every table made anew."""
-    verdicts = claims.all_verdicts(results)
-    table = claims.verdicts_frame(verdicts).to_markdown(index=False)
-    parts = [f"**{claims.count_text(verdicts)}**", table, cost_text(results)]
+    parts = [
+        part
+        for rows in _verdicts(results)
+        if rows
+        for part in (
+            f"**{claims.count_text(rows)}**",
+            claims.verdicts_frame(rows).to_markdown(index=False),
+        )
+    ]
+    parts.append(cost_text(results))
     return placed(page, "results", "\n\n".join([*parts, *map(results_section, results)]))
 
 

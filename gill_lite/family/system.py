@@ -142,25 +142,28 @@ def train(
     stem = f"{name}-{seed}-"
     with only_one(work_dir / stem, beside=True):
         backbones = load_backbones(MINI)
+        stands_on = fingerprint(backbones)
+        logs = work_dir / stands_on  # what was begun on other backbones does not go on here
+        logs.mkdir(parents=True, exist_ok=True)
         member = build(name, seed, root, backbones).to(device)
         for stage in member.stages:
             member.begin(stage, work_dir)
             steps = member.steps(stage)
-            fit(stem + stage.name, member, member.loss, work_dir, steps=steps, lr=stage.lr,
+            fit(stem + stage.name, member, member.loss, logs, steps=steps, lr=stage.lr,
                 warmup=max(1, steps // 20), seed=seed, device=device, bfloat16=stage.bfloat16,
                 average=stage.average, measure=member.watch, measure_every=WATCH_EVERY)  # fmt: skip
             member.to(device)
-        about = made(command, work_dir, stem) | {"seed": seed, "device": device}
-        about["watched"] = watched(work_dir, stem)
-        about["backbones"] = fingerprint(backbones)
+        about = made(command, logs, stem) | {"seed": seed, "device": device}
+        about["watched"] = watched(logs, stem)
+        about["backbones"] = stands_on
         about["steps"] = {stage.name: member.steps(stage) for stage in member.stages}
         about["pairs"] = BUDGETS[member.task].batch * sum(about["steps"].values())
         return keep(member.to("cpu"), name, root, about)
 
 
-def watched(work_dir: Path, stem: str) -> list[dict]:
+def watched(folder: Path, stem: str) -> list[dict]:
     """What was watched: step, seconds and numbers, from the logs of a system's stages."""
-    logs = sorted(work_dir.glob(f"{stem}*.jsonl"))
+    logs = sorted(folder.glob(f"{stem}*.jsonl"))
     rows = [row for log in logs for row in read_rows(log, "training log", "step")]
     return [row for row in rows if "loss" not in row]
 

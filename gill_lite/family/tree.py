@@ -48,7 +48,7 @@ def figure(lit: str = ""):
 
     where = places()
     right, low = (max(axis) for axis in zip(*where.values()))
-    made = Figure(figsize=(right + WIDE + 0.6, low + 2.2), layout="constrained")
+    made = Figure(figsize=(right + WIDE + 0.6, low + 2.2), layout="constrained", dpi=100)
     axis = made.add_subplot()
     axis.set(xlim=(-0.2 - WIDE / 2, right + WIDE / 2 + 0.2), ylim=(low + 0.9, -0.9), aspect=1)
     axis.axis("off")
@@ -64,7 +64,7 @@ def figure(lit: str = ""):
             facecolor=color, edgecolor="black", url=source(system), zorder=2,
         )  # fmt: skip
         axis.add_patch(box)
-        size, middle = min(11, 330 / len(system.title)), {"ha": "center", "va": "center"}
+        size, middle = min(11, 285 / len(system.title)), {"ha": "center", "va": "center"}
         axis.text(x, y - 0.12, system.title, fontsize=size, weight="bold", **middle)
         axis.text(x, y + 0.18, system.source, fontsize=9, **middle)
     kinds = [Patch(facecolor=color, edgecolor="black", label=what)

@@ -37,6 +37,7 @@ UNDEFINED = "undefined"  # no interval can be computed
 NOT_RUN = "not run"
 NO_STATISTIC = "no statistic"  # the claims file says why; not counted
 FEWEST = 30  # examples of a verdict
+FAMILY = "family_"  # so begin the tables of claims of other papers than GILL's
 NOTHING = Interval(None, None, None, 0, NOT_RUN)
 COLUMNS = ["id", "table", "statement", "source", "statistic"]
 SUM = r"[+-]?\s*\w+/\w+(?:\s*[+-]\s*\w+/\w+)*"
@@ -218,11 +219,16 @@ def judged_anew(claim: Claim, row: dict) -> dict:
 def all_verdicts(results: Iterable[dict], claims: Iterable[Claim] | None = None) -> list[dict]:
     """A row for every claim there is, judged from the content of results files.
 
-    A claim that no file has is not run. Keys: table, and those of `claim_row`.
+    A claim that no file has is not run; of other papers' claims those count whose table is there.
+    Keys: table, and those of `claim_row`.
     """
+    results = list(results)
     found = {row["id"]: row for result in results for row in result["verdicts"]}
+    there = {result.get("topic") for result in results}
     rows = []
     for claim in read_claims() if claims is None else claims:
+        if claim.table.startswith(FAMILY) and claim.table not in there:
+            continue
         row = found.get(claim.id, {"statistic": NOT_RUN})
         rows.append({"table": claim.table, **judged_anew(claim, row)})
     return rows

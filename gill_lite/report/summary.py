@@ -78,7 +78,8 @@ def claim_rows(results: dict[str, dict]) -> list[dict]:
     Where a claim was judged in several forms of a table, the corrected protocol's on seen scenes
     counts.
     """
-    run = [{"verdicts": [row for row in result["verdicts"] if row["difference"] is not None]}
+    run = [{"topic": result["topic"],
+            "verdicts": [row for row in result["verdicts"] if row["difference"] is not None]}
            for result in _corrected_last(results)]  # fmt: skip
     of_topic = by_topic(results)
     rows = claims.all_verdicts(run)

@@ -13,7 +13,7 @@ from gill_lite.family.blip2 import who_sees
 from gill_lite.family.instructions import KINDS, description
 from gill_lite.family.matching import hard_pairs
 from gill_lite.family.seer import Said
-from gill_lite.family.system import MANIFEST, build, load, train
+from gill_lite.family.system import MANIFEST, WEIGHTS, build, load, train
 from gill_lite.files import read_json
 from gill_lite.model.backbones import check_files, load_backbones
 from gill_lite.model.tokens import IGNORE
@@ -97,6 +97,15 @@ def test_weights_of_another_world_are_one_sentence(limber, backbones, tmp_path):
         other.lm.get_input_embeddings().weight[0, 0] += 1
     with pytest.raises(GillError, match="on other backbones than these; `gill-lite family limber"):
         load("limber", 0, tmp_path, other)
+
+
+def test_a_training_on_other_backbones_begins_anew(limber, backbones, tmp_path, monkeypatch):
+    other, before = replace(backbones, lm=deepcopy(backbones.lm)), (limber / WEIGHTS).read_bytes()
+    with torch.no_grad():
+        other.lm.get_input_embeddings().weight[:5] += 1
+    monkeypatch.setattr(system, "load_backbones", lambda profile: other)
+    assert (trained("limber", tmp_path) / WEIGHTS).read_bytes() != before
+    assert load("limber", 0, tmp_path, other).own_state()
 
 
 def test_a_child_without_its_parent_is_one_sentence_and_nothing_is_written(tiny, tmp_path):
