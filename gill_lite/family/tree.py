@@ -86,7 +86,11 @@ def notebook(system: System) -> str:
 
 
 def page() -> str:
-    """docs/family.md: the tree, and a line a system."""
+    """docs/family.md: the tree, the budgets, and a line a system."""
+    from gill_lite.family.system import BUDGETS  # brings torch
+
+    budgets = "; ".join(f"*{TASKS[task][0]}*: {budget.steps:,} steps of {budget.batch} pairs"
+                        for task, budget in BUDGETS.items())  # fmt: skip
     heads = ("system", "after", "frozen", "learns", "by", "takes", "gives", "lectures", "shown in")
     rows = [heads, ("---",) * len(heads)]
     for s in SYSTEMS.values():
@@ -97,7 +101,9 @@ def page() -> str:
     return (
         "# The family\n\nThe systems GILL comes from and leads to, each small, in one world. An "
         "arrow leads to who takes up the idea; a box, to its source.\n\n"
-        f"![The family tree](family.svg)\n\n{table}\n"
+        "![The family tree](family.svg)\n\nAll systems of a task that `gill-lite family` trains "
+        f"have one budget, over all their stages. {budgets}. Who was trained elsewhere (CLIP, "
+        f"FROMAGe, GILL, GLIDE, latent diffusion) had another.\n\n{table}\n"
     )
 
 

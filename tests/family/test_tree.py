@@ -1,6 +1,6 @@
 """The family tree and its page: made of the catalogue, and as committed."""
 
-from gill_lite.family import SYSTEMS, tree
+from gill_lite.family import SEE, SYSTEMS, tree
 from tests.helpers.places import ROOT
 
 
@@ -16,6 +16,13 @@ def test_no_two_boxes_lie_upon_each_other():
     for i, (x, y) in enumerate(places):
         for a, b in places[:i]:
             assert abs(x - a) > tree.WIDE or abs(y - b) > tree.HIGH
+
+
+def test_the_task_that_is_named_is_coloured_alone():
+    boxes = tree.figure(SEE).axes[0].patches
+    lit = [box for box in boxes if box.get_facecolor() != (1, 1, 1, 1)]
+    assert len(boxes) == len(SYSTEMS)
+    assert len(lit) == sum(system.task == SEE for system in SYSTEMS.values())
 
 
 def test_docs_hold_the_tree_of_the_catalogue(tmp_path):
