@@ -1,8 +1,8 @@
 """What all systems of the family share: the budget, stages of learning, how weights are kept.
 
 All systems of a task have one budget: so many batches of so many pairs, over all stages of a system
-together, from the same training pictures and captions. Those that learn to draw from nothing take
-as many steps as the mini Stable Diffusion took.
+together, from the same training pictures and captions. Those that learn to draw from nothing have
+that of the mini GLIDE, which is half the pairs of the mini Stable Diffusion.
 """
 
 import hashlib
