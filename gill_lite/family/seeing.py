@@ -88,10 +88,12 @@ def marks(example: Example, said: dict[str, str]) -> dict[str, float | None]:
     """The example's scores from what a system said to its prompts."""
     scene = example.scene.as_dict()
     told = {kind: named(text) for kind, text in said.items()}
+    alone, after_two = (float(said.get(kind, "").split()[:1] == [scene["color"]])
+                        for kind in ("caption", "shots"))  # fmt: skip
     scores = {
         "right": share([value == scene[n] for n, value in told["caption"].items()]),
         "named": len(told["caption"]) / len(ATTRIBUTES),
-        "shots_0": float(said["caption"].split()[:1] == [scene["color"]]),
+        "shots_0": alone,
     }
     if "yes_no" in said:
         truth = "yes" if example.guess == scene["color"] else "no"
@@ -106,9 +108,9 @@ def marks(example: Example, said: dict[str, str]) -> dict[str, float | None]:
             "second": share(
                 [v == scene[n] for n, v in told["second"].items() if other[n] != scene[n]]
             ),
-            "shots_2": float(said["shots"].split()[:1] == [scene["color"]]),
+            "shots_2": after_two,
+            "shots": after_two - alone,  # what the two examples are worth
         }
-        scores["shots"] = scores["shots_2"] - scores["shots_0"]  # what two examples are worth
     return scores
 
 

@@ -5,6 +5,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from gill_lite.family import BEFORE, DRAW, SEE, SYSTEMS, TEACH, System
 from gill_lite.files import write_text
@@ -57,14 +58,15 @@ def figure(lit: str = ""):
         color = TASKS[system.task][1] if lit in ("", system.task) else "white"
         for parent in system.parents:
             a, b = where[parent]
-            ends = {"xy": (x - WIDE / 2, y), "xytext": (a + WIDE / 2, b)}
+            ends: dict[str, Any] = {"xy": (x - WIDE / 2, y), "xytext": (a + WIDE / 2, b)}
             axis.annotate("", **ends, zorder=1, arrowprops={"arrowstyle": "->", "color": "#707070"})
         box = FancyBboxPatch(
             (x - WIDE / 2, y - HIGH / 2), WIDE, HIGH, boxstyle="round,pad=0,rounding_size=0.1",
             facecolor=color, edgecolor="black", url=source(system), zorder=2,
         )  # fmt: skip
         axis.add_patch(box)
-        size, middle = min(11, 285 / len(system.title)), {"ha": "center", "va": "center"}
+        size = min(11, 285 / len(system.title))
+        middle: dict[str, Any] = {"ha": "center", "va": "center"}
         axis.text(x, y - 0.12, system.title, fontsize=size, weight="bold", **middle)
         axis.text(x, y + 0.18, system.source, fontsize=9, **middle)
     kinds = [Patch(facecolor=color, edgecolor="black", label=what)
