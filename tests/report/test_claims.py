@@ -257,3 +257,10 @@ def test_rows_of_claims_survive_json_and_become_a_frame():
     assert cl.verdicts_frame([]).empty
     empty = [cl.judge(claim(ABOVE), scores(0.1, 0.05)[:0])]
     assert empty[0]["verdict"] == cl.NOT_RUN
+
+
+def test_claims_of_other_papers_count_where_their_table_is_there():
+    alone = cl.all_verdicts([])
+    assert alone and not any(row["table"] in FAMILY for row in alone)
+    seen = cl.all_verdicts([{"topic": "family_see", "verdicts": []}])
+    assert {row["table"] for row in seen if row not in alone} == {"family_see"}
