@@ -40,8 +40,7 @@ def verdict_row(name: str, difference: float | None, half: float = 0.1) -> dict:
 
 
 def judged() -> list:
-    """The claims that have a statistic."""
-    """The claims that count where none of the family's tables was run."""
+    """The claims that have a statistic, where none of the family's tables was run."""
     every = [claim for claim in claims.read_claims() if claim.statistic.bounds]
     return [claim for claim in every if not claim.table.startswith(claims.FAMILY)]
 
