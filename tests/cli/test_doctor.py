@@ -189,6 +189,6 @@ def test_the_papers_tables_are_estimated_from_measures(tmp_path):
     rows.append({"unit": "of 255", "median": 3.0})
     path.write_text(json.dumps({"draw": {"H200": {"rows": rows, "about": {}}}}))
     assert doctor.paper_hours(path) == [
-        "1 on H200: 1,000 stories in 0.6 hours, 5 pictures each, 2.5/s",
-        "2 on H200: 1,000 dialogues in 0.7 hours, 6 pictures each, 2.5/s",
+        "1 on H200: all 4,990 stories in 2.8 hours, 5 pictures each, 2.5/s",
+        "2 on H200: all 2,064 dialogues in 1.4 hours, 6 pictures each, 2.5/s",
     ]
