@@ -134,8 +134,8 @@ def paper_rows(memory: int) -> list[Row]:
 def paper_hours(measures: Path | None = None) -> list[str]:
     """How long Tables 1 and 2 take, whole, a line a card whose drawing was measured.
 
-    measures: what `python -m benchmarks.paper_scale` wrote. Scoring a picture costs little beside
-    drawing it.
+    measures: what `python -m benchmarks.paper_scale` wrote. Pictures are read and scored while
+    others are drawn.
     """
     from gill_lite.datasets.visdial import VAL_DIALOGUES
     from gill_lite.datasets.vist import VAL_STORIES
