@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, whole_folder, write_json
+from gill_lite.files import read_json, refuse_pointer, whole_folder, write_json
 from gill_lite.model import official
 from gill_lite.model.checkpoint import ABOUT
 
@@ -250,6 +250,7 @@ def read_index(directory) -> tuple[Sequence[str], Tensor, bool, str | None]:
             about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
             embeddings = file.get_tensor("embeddings")
     except (OSError, SafetensorError, ValueError) as error:
+        refuse_pointer(path)
         raise GillError(f"image index {path} is missing or broken; build it again") from error
     if not isinstance(ids, list | Names) or len(ids) != len(embeddings):
         raise GillError(f"image index {directory} has not one id for each embedding")

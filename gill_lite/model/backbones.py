@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, sha256, shipped
+from gill_lite.files import read_json, refuse_pointer, sha256, shipped
 from gill_lite.profiles import DOWNLOADS, PAPER, REVISIONS, Profile
 
 FETCH = {"lm": "opt", "vision": "clip", "diffusion": "sd"}  # what `gill-lite fetch` calls them
@@ -201,6 +201,7 @@ def _named(load, what: str, where: dict, **options):
     try:
         return load(name, **options)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        refuse_pointer(name)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         raise GillError(
             f"the {what} weights '{name}' cannot be loaded ({reason}); {_mend(what, name)}"
@@ -290,6 +291,7 @@ def check_files(directory: Path) -> dict:
         path = directory / name
         if not path.is_file():
             raise GillError(f"weight file {path} is missing; restore it with `git checkout {name}`")
+        refuse_pointer(path)
         if path.stat().st_size != about["bytes"] or sha256(path) != about["sha256"]:
             raise GillError(
                 f"weight file {path} is not the one the manifest describes (sha256 differs); "

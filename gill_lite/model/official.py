@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json
+from gill_lite.files import read_json, refuse_pointer
 from gill_lite.model.config import GillConfig
 
 ARGS, WEIGHTS, DECISION = "model_args.json", "pretrained_ckpt.pth.tar", "decision_model.pth.tar"
@@ -131,6 +131,7 @@ def read_state(path: Path, what: str = "official checkpoint") -> dict[str, Tenso
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or unsafe file
+        refuse_pointer(path)
         raise GillError(
             f"{what} {path} is missing or no weight file: it is absent, damaged, or holds Python "
             "objects beside tensors, which are refused and were not run; restore the pruned "
