@@ -211,7 +211,7 @@ def _named(load, what: str, where: dict, **options):
 def _mend(what: str, name: str) -> str:
     if name == getattr(PAPER, what):
         brings = f"`gill-lite fetch {FETCH[what]}` brings them ({DOWNLOADS[name] / 1000:.1f} GB)"
-        return f"{brings}; --profile mini needs no download"
+        return f"{brings} or tells what is in the way; --profile mini needs no download"
     if Path(name).exists():
         return "check that the folder holds the configuration and safetensors files"
     return "give a hub id that this machine can reach, or a local folder"
