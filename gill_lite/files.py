@@ -45,7 +45,7 @@ def mend_of(error: Exception) -> str:
     number = getattr(error, "errno", None)
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "you may not read or write it: change its rights or choose another folder"
-    if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+    if number not in (errno.ENOSPC, errno.EDQUOT, None):  # None: a full disk, by safetensors
         return "choose another name or folder"
     return "free some space or choose another folder, then run the same command again"
 
@@ -222,7 +222,7 @@ def read_json(path, what: str = "file") -> dict:
     except json.JSONDecodeError as error:
         raise GillError(
             f"{what} {path} is broken JSON at line {error.lineno}, column {error.colno} "
-            f"({error.msg}); fetch or export it again"
+            f"({error.msg}); restore it, or make or fetch it anew"
         ) from error
     if not isinstance(value, dict):
         raise GillError(f"{what} {path} holds a JSON {type(value).__name__}, not an object")
@@ -243,7 +243,9 @@ def read_rows(path, what: str, key: str) -> list[dict]:
             rows.append(json.loads(line))
             rows[-1][key]
         except (ValueError, KeyError, TypeError) as error:
-            raise GillError(f"line {number} of {what} {path} is broken; remove it") from error
+            raise GillError(
+                f"line {number} of {what} {path} is broken; remove that line"
+            ) from error
     return rows
 
 

@@ -88,7 +88,9 @@ class LinearDecision:
             return cls(tensors["weight"], tensors["bias"])
         except (OSError, SafetensorError, KeyError) as error:
             refuse_pointer(path)
-            raise GillError(f"decision classifier {path} is missing or broken") from error
+            raise GillError(
+                f"decision classifier {path} is missing or broken; restore or remove it"
+            ) from error
 
     @classmethod
     def load_official(cls, path) -> "LinearDecision":

@@ -251,9 +251,14 @@ def read_index(directory) -> tuple[Sequence[str], Tensor, bool, str | None]:
             embeddings = file.get_tensor("embeddings")
     except (OSError, SafetensorError, ValueError) as error:
         refuse_pointer(path)
-        raise GillError(f"image index {path} is missing or broken; build it again") from error
+        raise GillError(
+            f"image index {path} is missing or broken; remove its folder, and build it again with "
+            "`gill-lite index`"
+        ) from error
     if not isinstance(ids, list | Names) or len(ids) != len(embeddings):
-        raise GillError(f"image index {directory} has not one id for each embedding")
+        raise GillError(
+            f"image index {directory} has not one id for each embedding; build it again"
+        )
     return ids, embeddings, about.get("unit_length", True), folder
 
 

@@ -85,7 +85,7 @@ def _application(responder, folder: str):
             import gradio
     except ModuleNotFoundError as error:
         raise GillError(
-            "the page needs gradio; install it with `pip install gill-lite[demo]`"
+            "the page needs gradio; install it with `pip install 'gill-lite[demo]'`"
         ) from error
     from fastapi import FastAPI
 

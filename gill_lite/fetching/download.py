@@ -198,7 +198,9 @@ def check_kind(path: Path, kind: str, url: str) -> None:
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:5].lower() in (b"<!doc", b"<html", b"<head"):
         _refuse_page(url, kind)
     if head.startswith(POINTER):
-        raise Refused("a Git LFS pointer", f"{url} sends a Git LFS pointer, not {what}")
+        raise Refused(
+            "a Git LFS pointer", f"{url} sends a Git LFS pointer, not {what}; nothing is kept"
+        )
     if not begins_so(head):
         raise Refused(f"not {what}", f"{url} does not begin as {what}; nothing is kept")
     try:

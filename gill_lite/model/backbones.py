@@ -288,13 +288,12 @@ def check_files(directory: Path) -> dict:
     """
     manifest = read_json(directory / "manifest.json", "weights manifest")
     for name, about in manifest["files"].items():
-        path = directory / name
+        path, mend = directory / name, f"restore it with `git -C {directory} checkout -- {name}`"
         if not path.is_file():
-            raise GillError(f"weight file {path} is missing; restore it with `git checkout {name}`")
+            raise GillError(f"weight file {path} is missing; {mend}")
         refuse_pointer(path)
         if path.stat().st_size != about["bytes"] or sha256(path) != about["sha256"]:
             raise GillError(
-                f"weight file {path} is not the one the manifest describes (sha256 differs); "
-                "restore it from git, or make the manifest anew with `gill-lite pretrain`"
+                f"weight file {path} is not the one the manifest describes (sha256 differs); {mend}"
             )
     return manifest

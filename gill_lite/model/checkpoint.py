@@ -133,7 +133,7 @@ def blank_gill(lm: nn.Module, vision: nn.Module, config: GillConfig) -> Gill:
 def put_joints(gill: Gill, joints: dict[str, Tensor], source: Path) -> None:
     """Copy `joints` into `gill`; one GillError lists whatever does not fit."""
     if faults := official.misfits(joints, joint_shapes(gill)):
-        raise GillError(f"{source} does not fit this model: {'; '.join(faults)}")
+        raise GillError(f"{source} does not fit this model: {'; '.join(faults)}; name others")
     for name, value in gill.trainable_parameters().items():
         value.copy_(joints[name])
 

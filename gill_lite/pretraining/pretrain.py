@@ -114,8 +114,8 @@ def _saving(folder: Path):
         yield
     except SafetensorError as error:
         raise GillError(
-            f"weights cannot be written to {folder}, or read for it ({error}); free some space, "
-            "then run the same command again"
+            f"weights cannot be written to {folder}, or read for it ({error}); free some space "
+            "or restore what is damaged, then run the same command again"
         ) from error
 
 

@@ -117,8 +117,8 @@ def load_glide(directory, device="cpu", dtype=None) -> Glide:
     directory = Path(directory)
     if not (directory / "model_index.json").is_file():
         raise GillError(
-            f"{directory} holds no GLIDE (no model_index.json); restore it with `git checkout` or "
-            "train it with `gill-lite pretrain glide`"
+            f"{directory} holds no GLIDE (no model_index.json); train it with "
+            "`gill-lite pretrain glide`, or restore the folder from git"
         )
     try:
         with dtype_by_its_old_name():
@@ -127,7 +127,9 @@ def load_glide(directory, device="cpu", dtype=None) -> Glide:
             )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise GillError(f"the GLIDE in {directory} cannot be loaded: {reason}") from error
+        raise GillError(
+            f"the GLIDE in {directory} cannot be loaded ({reason}); restore it"
+        ) from error
     for module in (glide.text_encoder, glide.unet):
         module.eval().requires_grad_(False)
     return glide.to(device)
