@@ -6,7 +6,7 @@ Weights come from safetensors files alone, and no code of a model's repository i
 import hashlib
 import inspect
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -146,34 +146,31 @@ def _load_lm(where: dict, options: dict, device) -> tuple:
 
 
 @contextmanager
-def dtype_by_its_old_name():
-    """New releases of Diffusers warn of torch_dtype, which is all that older ones know."""
+def arguments_by_their_old_names():
+    """Diffusers is given, or gives the hub's library, arguments that newer ones warn of."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument", UserWarning)
         yield
 
 
 def _load_pipeline(where: dict, dtype):
     from diffusers import StableDiffusionPipeline
 
-    index = _named(StableDiffusionPipeline.load_config, "diffusion", where)
+    with arguments_by_their_old_names():
+        index = _named(StableDiffusionPipeline.load_config, "diffusion", where)
     kind = index.get("_class_name")
     if kind != "StableDiffusionPipeline":
         raise GillError(
             f"the generator '{where['diffusion']}' is a {kind}; GILL's mapper gives one sequence "
             "of prompt embeddings, so take a Stable Diffusion 1.x or 2.x (StableDiffusionPipeline)"
         )
-    with dtype_by_its_old_name():
+    with arguments_by_their_old_names():
         pipeline = _named(
-            StableDiffusionPipeline.from_pretrained,
-            "diffusion",
-            where,
-            torch_dtype=dtype,
-            use_safetensors=True,
-            safety_checker=None,
-            feature_extractor=None,
+            StableDiffusionPipeline.from_pretrained, "diffusion", where, torch_dtype=dtype,
+            use_safetensors=True, safety_checker=None, feature_extractor=None,
             requires_safety_checker=False,
-        )
+        )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -196,9 +193,11 @@ def _named(load, what: str, where: dict, **options):
     from safetensors import SafetensorError
 
     name = where[what]
-    if name in REVISIONS:
-        options["revision"] = REVISIONS[name]
     try:
+        if name in REVISIONS:
+            options["revision"] = REVISIONS[name]
+            with suppress(OSError, ValueError):  # a whole cache is read without asking the hub
+                return load(name, local_files_only=True, **options)
         return load(name, **options)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         refuse_pointer(name)

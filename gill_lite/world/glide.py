@@ -14,7 +14,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
-from gill_lite.model.backbones import dtype_by_its_old_name
+from gill_lite.model.backbones import arguments_by_their_old_names
 
 PIXELS, PATCH = 64, 4
 STEPS, GUIDANCE = 12, 3.0  # of sampling, unless others are asked for
@@ -121,7 +121,7 @@ def load_glide(directory, device="cpu", dtype=None) -> Glide:
             "`gill-lite pretrain glide`, or restore the folder from git"
         )
     try:
-        with dtype_by_its_old_name():
+        with arguments_by_their_old_names():
             glide = Glide.from_pretrained(
                 directory, torch_dtype=dtype or torch.float32, use_safetensors=True
             )
