@@ -68,7 +68,8 @@ def execute(source: Path, output: Path, parameters: dict, progress: bool = True)
 @contextmanager
 def own_environment():
     """What a kernel started inside depends on is ours: this interpreter, figures in the notebook,
-    no more threads than cores, Jupyter's and IPython's folders; what the user has set is put back.
+    no more threads than cores, asserts that are heard and warnings that are no errors, Jupyter's
+    and IPython's folders. What the user has set is put back.
     """
     from ipykernel.kernelspec import write_kernel_spec
 
@@ -76,7 +77,8 @@ def own_environment():
         write_kernel_spec(Path(folder) / "kernels" / "python3")
         ours = {"MPLBACKEND": INLINE, "JUPYTER_PATH": folder, "IPYTHONDIR": f"{folder}/ipython",
                 "JUPYTER_RUNTIME_DIR": f"{folder}/runtime",
-                "JUPYTER_CONFIG_DIR": f"{folder}/config"}  # fmt: skip
+                "JUPYTER_CONFIG_DIR": f"{folder}/config",
+                "PYTHONOPTIMIZE": "", "PYTHONWARNINGS": ""}  # fmt: skip
         for name in THREADS:
             if os.environ.get(name, "").isdecimal() and int(os.environ[name]) > usable_cores():
                 ours[name] = str(usable_cores())

@@ -23,7 +23,7 @@ from gill_lite.course import lab
 lab.setup()
 import matplotlib.pyplot as plt
 
-print(sys.prefix, os.environ.get("OMP_NUM_THREADS"))
+print(sys.prefix, os.environ.get("OMP_NUM_THREADS"), __debug__, len(sys.warnoptions))
 plt.plot([1, 2])
 plt.show()
 """
@@ -83,7 +83,8 @@ def foreign(tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.write_text("a file: nothing can be written below it")
     for name, value in {
-        "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "512", "HOME": str(home),
+        "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "512", "HOME": str(home), "PYTHONWARNINGS": "error",
+        "PYTHONOPTIMIZE": "1",
         "JUPYTER_PATH": str(tmp_path / "jupyter"), "IPYTHONDIR": str(tmp_path / "ipython"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "JUPYTER_CONFIG_DIR": str(home / "config"),
     }.items():  # fmt: skip
@@ -100,4 +101,5 @@ def test_a_notebook_runs_alike_in_any_environment(foreign, tmp_path):
     outputs = nbformat.read(done, as_version=4).cells[0].outputs
     (printed,) = [output.text.split() for output in outputs if output.get("name") == "stdout"]
     assert printed[0] == sys.prefix and int(printed[1]) <= os.cpu_count()
+    assert printed[2:] == ["True", "0"], "asserts hold, warnings are no errors"
     assert any("image/png" in output.get("data", {}) for output in outputs), "the figure is there"
