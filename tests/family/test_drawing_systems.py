@@ -119,13 +119,13 @@ def test_words_and_codes_are_learned_by_their_shares(family):
     """Every word but a text's first, the beginning of the picture not; every code."""
     dalle, codes = family[0]["dalle"], torch.arange(128).view(2, 64)
     texts, words, coded = ["a red ball .", "a big blue star at the beach ."], [], []
-    for text, own in zip(texts, codes, strict=True):
-        ids, mask, places = dalle.read([text])
-        whole = torch.cat([ids[0], own + dalle.words])
-        position = torch.cat([places[0], torch.arange(64)])
+    for ids, real, places, own in zip(*dalle.read(texts), codes, strict=True):
+        ids, places = ids[real == 1], places[real == 1]  # without the padding
+        whole = torch.cat([ids, own + dalle.words])
+        position = torch.cat([places, torch.arange(64)])
         logits = dalle.lm(input_ids=whole[None], position_ids=position[None]).logits[0].float()
         lost = -logits.log_softmax(-1)[range(len(whole) - 1), whole[1:]]  # of each next token
-        t = ids.shape[1] - 1
+        t = len(ids) - 1  # of the token that a picture begins with, which nothing says
         words, coded = [*words, lost[: t - 1]], [*coded, lost[t:]]
     text, picture = torch.cat(words).mean(), torch.cat(coded).mean()
     expected = TEXT_SHARE * text + (1 - TEXT_SHARE) * picture
