@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, whole_folder, write_json
+from gill_lite.files import read_json, refuse_pointer, whole_folder, write_json
 from gill_lite.model import official
 from gill_lite.model.checkpoint import ABOUT
 
@@ -253,9 +253,15 @@ def read_index(directory) -> tuple[Sequence[str], Tensor, bool, str | None]:
             about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
             embeddings = file.get_tensor("embeddings")
     except (OSError, SafetensorError, ValueError) as error:
-        raise GillError(f"image index {path} is missing or broken; build it again") from error
+        refuse_pointer(path)
+        raise GillError(
+            f"image index {path} is missing or broken; remove its folder, and build it again with "
+            "`gill-lite index`"
+        ) from error
     if not isinstance(ids, list | Names) or len(ids) != len(embeddings):
-        raise GillError(f"image index {directory} has not one id for each embedding")
+        raise GillError(
+            f"image index {directory} has not one id for each embedding; build it again"
+        )
     return ids, embeddings, about.get("unit_length", True), folder
 
 

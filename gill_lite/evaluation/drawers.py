@@ -233,11 +233,10 @@ def joints_folders(
     folders = folders or [joints_folder(method, s, joints_root) for method, s in cells]
     for (method, seed), folder in zip(cells, folders, strict=True):
         if not (folder / WEIGHTS).is_file():
-            kind = "--joints" if joints else f"the shipped joints '{method}' of seed {seed}"
-            raise GillError(
-                f"{kind}: {folder} holds no joints.safetensors; name a folder of "
-                "`gill-lite train` or `gill-lite convert`, or seeds of 0, 1, 2"
-            )
+            kind, mend = f"the shipped joints '{method}' of seed {seed}", "use seeds of 0, 1, 2"
+            if joints:
+                kind, mend = "--joints", "name folders of `gill-lite train` or `gill-lite convert`"
+            raise GillError(f"{kind}: {folder} holds no joints.safetensors; {mend}")
     return dict(zip(cells, folders, strict=True))
 
 

@@ -113,7 +113,9 @@ def run_resumable(
         rows = scores_by_key(output_dir / ROWS)
         unknown = rows.keys() - set(keys)
         if unknown:
-            raise GillError(f"{output_dir}/{ROWS} holds {min(unknown)}, no part of this run")
+            raise GillError(
+                f"{output_dir}/{ROWS} holds {min(unknown)}, no part of this run; name another -o"
+            )
         cuts = batches([item.cell for item in items], batch_size)
         for item in items:
             if "skipped" in rows.get(item.key, {}) and not fault(item.example_id):
