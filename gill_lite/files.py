@@ -16,6 +16,8 @@ from pathlib import Path
 from gill_lite.errors import GillError
 
 GZIP = b"\x1f\x8b"  # begins a compressed file
+POINTER = b"version https://git-lfs"  # begins what Git LFS puts in the place of a file
+NO_FILE_YET = "is a Git LFS pointer, not the file itself: run `git lfs pull` where it was cloned"
 # What the repository ships: beside the package in a clone, elsewhere where the variable says.
 DATA = Path(os.environ.get("GILL_LITE_DATA") or Path(__file__).resolve().parents[1] / "data")
 
@@ -43,7 +45,7 @@ def mend_of(error: Exception) -> str:
     number = getattr(error, "errno", None)
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "you may not read or write it: change its rights or choose another folder"
-    if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+    if number not in (errno.ENOSPC, errno.EDQUOT, None):  # None: a full disk, by safetensors
         return "choose another name or folder"
     return "free some space or choose another folder, then run the same command again"
 
@@ -185,6 +187,7 @@ def read_text(path, what: str = "file") -> str:
     Raises GillError where it is missing or not text.
     """
     try:
+        refuse_pointer(path)
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise GillError(f"{what} {path} is missing; check the path") from error
@@ -192,6 +195,16 @@ def read_text(path, what: str = "file") -> str:
         raise no_text(f"{what} {path}", error) from error
     except OSError as error:
         raise GillError(f"{what} {path} cannot be read: {error.strerror}") from error
+
+
+def refuse_pointer(place) -> None:
+    """Raise GillError where `place`, or a file in that folder, is still to come by Git LFS."""
+    place = Path(place)
+    for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(len(POINTER)) == POINTER:
+                    raise GillError(f"{path} {NO_FILE_YET}")
 
 
 def no_text(who: str, error: UnicodeDecodeError) -> GillError:
@@ -209,7 +222,7 @@ def read_json(path, what: str = "file") -> dict:
     except json.JSONDecodeError as error:
         raise GillError(
             f"{what} {path} is broken JSON at line {error.lineno}, column {error.colno} "
-            f"({error.msg}); fetch or export it again"
+            f"({error.msg}); restore it, or make or fetch it anew"
         ) from error
     if not isinstance(value, dict):
         raise GillError(f"{what} {path} holds a JSON {type(value).__name__}, not an object")
@@ -230,7 +243,9 @@ def read_rows(path, what: str, key: str) -> list[dict]:
             rows.append(json.loads(line))
             rows[-1][key]
         except (ValueError, KeyError, TypeError) as error:
-            raise GillError(f"line {number} of {what} {path} is broken; remove it") from error
+            raise GillError(
+                f"line {number} of {what} {path} is broken; remove that line"
+            ) from error
     return rows
 
 

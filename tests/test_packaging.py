@@ -96,9 +96,10 @@ def test_every_import_is_a_declared_dependency():
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             imported |= {name.split(".")[0] for name in names}
     outside = imported - set(sys.stdlib_module_names) - {"gill_lite"}
-    dist = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+    dist = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "faiss": "faiss-cpu"}
     project = PYPROJECT["project"]
-    dependencies = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
+    extras = project["optional-dependencies"]
+    dependencies = [*project["dependencies"], *extras["demo"], *extras["faiss"]]
     declared = {canonicalize_name(Requirement(line).name) for line in dependencies}
     assert {canonicalize_name(dist.get(name, name)) for name in outside} <= declared
     assert "torch" in outside

@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -21,6 +21,7 @@ from gill_lite.answering.gallery import Gallery
 from gill_lite.answering.index import ImageIndex
 from gill_lite.answering.respond import Responder
 from gill_lite.datasets.captions import pairs_dataset, read_captions
+from gill_lite.errors import GillError
 from gill_lite.model import gill as model
 from gill_lite.model import losses, tokens
 from gill_lite.model.gill import Batch
@@ -243,8 +244,9 @@ PROMPTS = st.lists(st.one_of(texts(9), st.integers(0, 5).map(picture)), min_size
 
 @few(50)
 @given(st.lists(PROMPTS, min_size=1, max_size=3))
+@example([[picture(0)], [picture(0), picture(1)], ["a", picture(2), picture(2), "a", picture(0)]])
 def test_items_are_interleaved_in_order_and_text_starts_once(prompts):
-    gill = responder().gill
+    gill, together = responder().gill, responder().prompts.img_states(prompts)  # (B, R, D)
     for prompt, found in zip(prompts, responder().prompts.embed_prompts(prompts), strict=True):
         pieces, started = [], False
         for item in prompt:
@@ -255,6 +257,19 @@ def test_items_are_interleaved_in_order_and_text_starts_once(prompts):
             else:
                 pieces.append(gill.visual_tokens(responder().prompts.pixel_values([item]))[0])
         torch.testing.assert_close(found, torch.cat(pieces).detach())
+        shown = [isinstance(x, Image.Image) for x, p in zip(prompt, pieces, strict=True) for _ in p]
+        assert (responder().prompts.label_ids(prompt) == IGNORE).tolist() == shown
+    for prompt, states in zip(prompts, together, strict=True):
+        alone = responder().prompts.img_states([prompt])[0]  # (R, D)
+        torch.testing.assert_close(states, alone, rtol=1e-4, atol=1e-4)
+
+
+@few(30)
+@given(PROMPTS, st.sampled_from(["", " ", "\n\t"]), st.data())
+def test_an_empty_text_is_refused_wherever_it_stands(prompt, empty, data):
+    place = data.draw(st.integers(0, len(prompt)))
+    with pytest.raises(GillError, match=f"item {place} of the prompt is an empty text"):
+        responder().prompts.embed_prompts([["a"], [*prompt[:place], empty, *prompt[place:]]])
 
 
 @few(12)

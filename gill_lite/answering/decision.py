@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gill_lite.errors import GillError
-from gill_lite.files import write_bytes
+from gill_lite.files import refuse_pointer, write_bytes
 
 CLASSES = ("gen", "ret")
 DECISION = "decision.safetensors"  # in a folder of ours
@@ -87,7 +87,10 @@ class LinearDecision:
             tensors = load_file(path)
             return cls(tensors["weight"], tensors["bias"])
         except (OSError, SafetensorError, KeyError) as error:
-            raise GillError(f"decision classifier {path} is missing or broken") from error
+            refuse_pointer(path)
+            raise GillError(
+                f"decision classifier {path} is missing or broken; restore or remove it"
+            ) from error
 
     @classmethod
     def load_official(cls, path) -> "LinearDecision":

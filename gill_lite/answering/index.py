@@ -3,7 +3,7 @@
 Embeddings in half precision are searched as they lie: a product in half precision names the
 rows that can be among the best, and only these are computed in float32. The hits are those of
 the whole product, on a CPU and on a GPU; rows that float32 cannot tell apart are ties, which may
-fall out otherwise there. An approximate index (FAISS, say) would stand behind the same methods.
+fall out otherwise there. `faiss_index` searches more than memory holds, behind the same methods.
 Axes: B queries, N images, P retrieval width, c candidates.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, whole_folder, write_json
+from gill_lite.files import read_json, refuse_pointer, whole_folder, write_json
 from gill_lite.model import official
 from gill_lite.model.checkpoint import ABOUT
 
@@ -94,7 +94,7 @@ class ImageIndex:
                 f"an index needs embeddings (N, P) and N ids, at least one; got shape "
                 f"{tuple(embeddings.shape)} and {len(ids)} ids"
             )
-        return cls(_unit(embeddings.detach(), "image embedding"), ids)
+        return cls(unit_rows(embeddings.detach(), "image embedding"), ids)
 
     def save(self, directory) -> Path:
         """Write `embeddings.safetensors` and `ids.json` into the folder, whole or not at all."""
@@ -123,7 +123,7 @@ class ImageIndex:
         """
         self._check(queries, k, exclude)
         precise = torch.promote_types(self.embeddings.dtype, torch.float32)
-        queries = _unit(queries.to(self.embeddings.device, precise), "query")  # (B, P)
+        queries = unit_rows(queries.to(self.embeddings.device, precise), "query")  # (B, P)
         on_gpu = _on_gpu(self.embeddings)
         few = len(queries) > 0 and (on_gpu or len(queries) <= FEW)
         rough = self.embeddings.dtype == torch.float16 and few
@@ -217,9 +217,12 @@ def load_index(directory, trust_pickle: bool = False) -> ImageIndex | None:
     The official `cc3m*.npy` and `.pkl` are pickles: they are opened only with `trust_pickle`,
     each time anew (`gill-lite convert` does it once). Their precision is kept.
     """
+    from gill_lite.answering.faiss_index import FAISS, FaissIndex
+
     directory = Path(directory)
     if (directory / INDEX).is_dir():
-        return ImageIndex.load(directory / INDEX)
+        by_faiss = (directory / INDEX / FAISS).is_file()
+        return (FaissIndex if by_faiss else ImageIndex).load(directory / INDEX)
     files = official.embedding_files(directory, trust_pickle)
     if not files:
         return None
@@ -250,9 +253,15 @@ def read_index(directory) -> tuple[Sequence[str], Tensor, bool, str | None]:
             about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
             embeddings = file.get_tensor("embeddings")
     except (OSError, SafetensorError, ValueError) as error:
-        raise GillError(f"image index {path} is missing or broken; build it again") from error
+        refuse_pointer(path)
+        raise GillError(
+            f"image index {path} is missing or broken; remove its folder, and build it again with "
+            "`gill-lite index`"
+        ) from error
     if not isinstance(ids, list | Names) or len(ids) != len(embeddings):
-        raise GillError(f"image index {directory} has not one id for each embedding")
+        raise GillError(
+            f"image index {directory} has not one id for each embedding; build it again"
+        )
     return ids, embeddings, about.get("unit_length", True), folder
 
 
@@ -261,11 +270,11 @@ def _make_unit(embeddings: Tensor) -> Tensor:
     precise = torch.promote_types(embeddings.dtype, torch.float32)
     for start in range(0, len(embeddings), CHUNK):
         rows = embeddings[start : start + CHUNK]
-        rows.copy_(_unit(rows.to(precise), "image embedding", start))
+        rows.copy_(unit_rows(rows.to(precise), "image embedding", start))
     return embeddings
 
 
-def _unit(vectors: Tensor, what: str, first: int = 0) -> Tensor:
+def unit_rows(vectors: Tensor, what: str, first: int = 0) -> Tensor:
     """Rows at unit length. Raises GillError naming the first that is zero or not finite."""
     norms = vectors.norm(dim=1)  # (N,)
     bad = ~(torch.isfinite(norms) & (norms > 0))

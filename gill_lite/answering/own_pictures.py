@@ -46,8 +46,8 @@ def index_folder(
         if directory != joints:
             _copy_joints(joints, directory)
         tally, ids, rows = Tally(f"folder {pictures}", False, max_skipped), [], []
-        for name, row in tally.usable(_embedded(responder, pictures, directory), _usable):
-            ids.append(name)
+        for path, row in tally.usable(_embedded(responder, pictures, directory), _usable):
+            ids.append(path.relative_to(pictures).as_posix())
             rows.append(row)
         index = ImageIndex.build(torch.stack(rows), ids)
         index.folder = str(pictures)
@@ -65,16 +65,19 @@ def _copy_joints(joints: Path, directory: Path) -> None:
             write_bytes(directory / name, (joints / name).read_bytes())
 
 
-def _usable(found: tuple[str, Tensor | None]) -> tuple[str, Tensor]:
-    name, row = found
-    if row is None:
-        told = f"{name} is no picture that can be read, or a link out of the folder"
-        raise Unusable("unreadable image", told)
-    return name, row
+def _usable(found: tuple[Path, Tensor | None]) -> tuple[Path, Tensor]:
+    path, row = found
+    if row is not None:
+        return path, row
+    try:
+        open_image(path)
+    except GillError as error:
+        raise Unusable("unreadable image", str(error)) from error
+    raise Unusable("unreadable image", f"{path} is a link out of the folder")
 
 
-def _embedded(responder, pictures: Path, directory: Path) -> Iterator[tuple[str, Tensor | None]]:
-    """Name and embedding (P,) of each picture, None where it does not open."""
+def _embedded(responder, pictures: Path, directory: Path) -> Iterator[tuple[Path, Tensor | None]]:
+    """Path and embedding (P,) of each picture, None where it does not open."""
     found = sorted(p for p in pictures.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     parts = [found[i : i + PART] for i in range(0, len(found), PART)]
     tidy(directory / PARTS, "*")
@@ -83,12 +86,11 @@ def _embedded(responder, pictures: Path, directory: Path) -> Iterator[tuple[str,
         old.unlink()
     with tqdm(total=len(found), desc="index pictures", unit="picture") as bar:
         for paths, known in zip(parts, named, strict=True):
-            names = [path.relative_to(pictures).as_posix() for path in paths]
             rows = _kept(known)
             if rows is None:
                 rows = _embed(responder, pictures, paths)
                 write_bytes(known, save(rows))
-            yield from ((name, rows.get(str(place))) for place, name in enumerate(names))
+            yield from ((path, rows.get(str(place))) for place, path in enumerate(paths))
             bar.update(len(paths))
 
 

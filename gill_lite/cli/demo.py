@@ -18,6 +18,7 @@ def add_demo(subparsers) -> None:
 
 def run(arguments) -> None:
     """Load the model, and serve the page until it is interrupted."""
-    from gill_lite.demo.serve import serve
+    from gill_lite.demo.serve import listen, serve
 
-    serve(responder_of(arguments), arguments.host, arguments.port)
+    with listen(arguments.host, arguments.port) as server:  # told before models are loaded
+        serve(responder_of(arguments), server)

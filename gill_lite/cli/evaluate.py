@@ -37,7 +37,7 @@ def add_evaluate(subparsers) -> None:
         "name the official files and the joints."
     )
     parser = command(subparsers, "evaluate", run, text)
-    parser.add_argument("table", help="number of the table, for example 1")
+    parser.add_argument("table", help="for example 1, retrieval or decide; any other lists all")
     add_table_options(parser)
     _add_data_split(parser)
     _add_parts(parser)
@@ -129,6 +129,8 @@ def _decide(arguments, output_dir: Path, profile: Profile) -> int:
     from gill_lite.experiments.deciding.official import decide
     from gill_lite.report import summary
 
+    if arguments.shard or arguments.merge:
+        raise GillError("'decide' takes minutes and has no parts; leave out --shard and --merge")
     if arguments.partiprompts_tsv is None:
         raise GillError(
             "'decide' is evaluated on the official votes: name --partiprompts-tsv; the mini "

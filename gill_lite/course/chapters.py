@@ -31,5 +31,6 @@ def read_chapter(path: Path):
         if "<<<<<<<" in path.read_text(encoding="utf-8", errors="replace"):
             what = "holds the marks of a merge that was not finished"
         raise GillError(
-            f"{path} {what}; mend it, or take the committed one: git checkout -- {path.name}"
+            f"{path} {what}; mend it, or take the committed one: "
+            f"`git -C {path.parent} checkout -- {path.name}`"
         ) from error

@@ -68,27 +68,29 @@ def execute(source: Path, output: Path, parameters: dict, progress: bool = True)
 @contextmanager
 def own_environment():
     """What a kernel started inside depends on is ours: this interpreter, figures in the notebook,
-    no more threads than cores, Jupyter's and IPython's folders; what the user has set is put back.
+    no more threads than cores, asserts that are heard and warnings that are no errors, Jupyter's
+    and IPython's folders. What the user has set is put back.
     """
+    import matplotlib
     from ipykernel.kernelspec import write_kernel_spec
 
+    before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="gill-lite-jupyter-") as folder:
         write_kernel_spec(Path(folder) / "kernels" / "python3")
         ours = {"MPLBACKEND": INLINE, "JUPYTER_PATH": folder, "IPYTHONDIR": f"{folder}/ipython",
                 "JUPYTER_RUNTIME_DIR": f"{folder}/runtime",
-                "JUPYTER_CONFIG_DIR": f"{folder}/config"}  # fmt: skip
+                "JUPYTER_CONFIG_DIR": f"{folder}/config",
+                "MPLCONFIGDIR": matplotlib.get_configdir(),  # a folder that can be written to
+                "PYTHONOPTIMIZE": "", "PYTHONWARNINGS": ""}  # fmt: skip
         for name in THREADS:
             if os.environ.get(name, "").isdecimal() and int(os.environ[name]) > usable_cores():
                 ours[name] = str(usable_cores())
-        before = {name: os.environ.get(name) for name in ours}
         os.environ.update(ours)
         try:
             yield
         finally:
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def normalise(path: Path) -> None:

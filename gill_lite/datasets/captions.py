@@ -16,7 +16,7 @@ from gill_lite.datasets.images import is_url, open_image
 from gill_lite.datasets.pairs import Pairs
 from gill_lite.datasets.reading import MAX_SKIPPED, Reading, Tally, Unusable, collect
 from gill_lite.errors import GillError
-from gill_lite.files import name_on_disk, no_text
+from gill_lite.files import name_on_disk, no_text, refuse_pointer
 
 COLUMNS = ("caption", "image")
 END = "\t\0"  # set behind a line: a column of its own, unless a quotation is open
@@ -157,6 +157,7 @@ def _split(line: bytes) -> tuple[list[str], str]:
 
 def _columns(tsv_path) -> _Columns:
     try:
+        refuse_pointer(tsv_path)
         with open(tsv_path, "rb") as file:
             names, _ = _split(file.readline().removeprefix(codecs.BOM_UTF8))  # Excel writes one
     except FileNotFoundError as error:

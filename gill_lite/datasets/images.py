@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from gill_lite.errors import GillError
+from gill_lite.files import NO_FILE_YET, POINTER
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
@@ -72,7 +73,7 @@ def _decode(file, head: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise GillError(f"{name} is too large to open safely: {error}") from error
     except Image.UnidentifiedImageError as error:
-        raise GillError(f"{name} {_not_a_picture(head)}; fetch it again") from error
+        raise GillError(f"{name} {_not_a_picture(head)}") from error
     except Exception as error:  # decoders raise anything on damaged bytes
         raise GillError(f"{name} is damaged or cut off ({error}); fetch it again") from error
 
@@ -105,10 +106,12 @@ def _refuse_bomb(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) ->
 
 
 def _not_a_picture(head: bytes) -> str:
+    if head.startswith(POINTER):
+        return NO_FILE_YET
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
-        return "is a web page, not a picture"
-    return "is not a picture in a format PIL reads"
+        return "is a web page, not a picture; fetch it again"
+    return "is not a picture in a format PIL reads; fetch it again"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -21,7 +21,7 @@ from gill_lite.datasets.images import SUFFIXES, decode_image, starts_like_a_pict
 from gill_lite.datasets.pairs import Pairs
 from gill_lite.datasets.reading import MAX_SKIPPED, Tally, Unusable
 from gill_lite.errors import GillError
-from gill_lite.files import GZIP, read_json, write_json
+from gill_lite.files import GZIP, read_json, refuse_pointer, write_json
 
 BLOCK = 512  # tar pads every member to a multiple of this, and ends in two empty ones
 SHARDS = (".tar", ".tar.gz", ".tgz")  # the latter to be told what to do with them
@@ -149,6 +149,7 @@ def _samples(path: Path) -> tuple[dict[str, dict[str, tarfile.TarInfo]], bool]:
     """Key -> suffix -> member, and whether the tar file has the end that tar files have."""
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
     end = 0
+    refuse_pointer(path)
     with open(path, "rb") as file:
         if file.read(2) == GZIP:
             raise GillError(

@@ -8,6 +8,7 @@ from gill_lite.errors import GillError
 from gill_lite.files import read_json
 
 ROUNDS = 10
+VAL_DIALOGUES = 2_064  # of visdialog.org's visdial_1.0_val.json, a picture each
 IMAGE_STEM = "VisualDialog_val2018_{:012d}"
 
 

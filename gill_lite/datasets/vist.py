@@ -8,6 +8,7 @@ from gill_lite.errors import GillError
 from gill_lite.files import read_json
 
 PANELS = 5
+VAL_STORIES = 4_990  # of VIST's val.story-in-sequence.json: 998 albums, five stories each
 
 
 @dataclass(frozen=True)

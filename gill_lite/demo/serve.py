@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,17 +41,19 @@ class Guard:
             await self.app(scope, receive, guarded)
 
 
-def serve(responder, host: str, port: int) -> None:
-    """Serve the page until it is interrupted.
-
-    port: 0 for any that is free. Raises GillError where there is no gradio, or no such place.
-    """
+def listen(host: str, port: int) -> socket.socket:
+    """A place to serve at. port: 0 for any that is free. Raises GillError where it is taken."""
     try:
-        server = socket.create_server((host, port))
-    except OSError as error:
+        return socket.create_server((host, port))
+    except (OSError, OverflowError) as error:
+        reason = str(error).partition(" (while")[0].rpartition("] ")[2].rstrip(".")
         raise GillError(
-            f"cannot serve at {host}:{port} ({error.strerror}); name another --port or --host"
+            f"cannot serve at {host}:{port} ({reason}); name another --port or --host"
         ) from error
+
+
+def serve(responder, server: socket.socket) -> None:
+    """Serve the page until it is interrupted. Raises GillError where there is no gradio."""
     with TemporaryDirectory(prefix="gill-page-") as folder:
         # Read when gradio is imported: where uploads lie until they are read, and no statistics.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
@@ -59,16 +62,30 @@ def serve(responder, host: str, port: int) -> None:
 
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
         responder.gallery  # noqa: B018  drawn at first use, which is not to be a visitor's
-        print(f"http://{host}:{server.getsockname()[1]} (Ctrl-C ends it)", flush=True)
+        host, port = server.getsockname()[:2]
+        print(f"http://{host}:{port} (Ctrl-C ends it)", flush=True)
         uvicorn.Server(config).run(sockets=[server])
+
+
+@contextmanager
+def _no_proxy():
+    """gradio makes clients when it is imported, of proxies, too, that no client can be made of."""
+    before = os.environ.get("no_proxy")
+    os.environ["no_proxy"] = "*"
+    try:
+        yield
+    finally:
+        del os.environ["no_proxy"]
+        os.environ |= {} if before is None else {"no_proxy": before}
 
 
 def _application(responder, folder: str):
     try:
-        import gradio
+        with _no_proxy():
+            import gradio
     except ModuleNotFoundError as error:
         raise GillError(
-            "the page needs gradio; install it with `pip install gill-lite[demo]`"
+            "the page needs gradio; install it with `pip install 'gill-lite[demo]'`"
         ) from error
     from fastapi import FastAPI
 

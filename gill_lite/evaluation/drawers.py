@@ -1,8 +1,8 @@
 """The models a table compares, each as a `Drawer`: conditions in, pictures out.
 
-A drawer splits drawing in three, so that the dear middle can be kept (`cache`): what the
-sampler is given, what it makes of it, and the picture. Stable Diffusion and GILL share the
-sampler and differ in their conditions alone.
+A drawer splits drawing, so that its dear part can be kept (`cache`) and what waits for the disk
+be done before: what it reads, what the sampler is given, what it makes of it, and the picture.
+Stable Diffusion and GILL share the sampler and differ in their conditions alone.
 """
 
 import hashlib
@@ -30,9 +30,20 @@ class Drawer:
     def __init__(self, responder: Responder):
         self.responder = responder
 
+    def read(self, task, examples: Sequence, context) -> list:
+        """What the model is told of the examples: their texts, unless a subclass says otherwise.
+
+        GillError for a context with images.
+        """
+        return [task.text(example, context) for example in examples]
+
+    def encode(self, prompts: list) -> Tensor:
+        """What the sampler is given for what was read, (B, L, E)."""
+        raise NotImplementedError
+
     def conditions(self, task, examples: Sequence, context) -> Tensor:
         """What the sampler is given for the examples, (B, L, E)."""
-        raise NotImplementedError
+        return self.encode(self.read(task, examples, context))
 
     def sample(self, conditions: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """What the sampler makes of it: latents (B, C, h, w)."""
@@ -94,20 +105,22 @@ class Drawer:
 class StableDiffusion(Drawer):
     """The text of an example through Stable Diffusion's own text encoder."""
 
-    def conditions(self, task, examples, context) -> Tensor:
-        """Prompt embeddings (B, L, E) of the texts. GillError for a context with images."""
-        texts = [task.text(example, context) for example in examples]
-        return self.responder.drawing.text_embeds(texts)
+    def encode(self, prompts) -> Tensor:
+        """Prompt embeddings (B, L, E) of the texts."""
+        return self.responder.drawing.text_embeds(prompts)
 
 
 class GillDrawer(Drawer):
     """The interleaved prompt of an example through GILL: forced [IMG] states, mapped."""
 
-    @torch.no_grad()
-    def conditions(self, task, examples, context) -> Tensor:
-        """Prompt embeddings (B, L, E) that the mapper makes of the [IMG] states."""
+    def read(self, task, examples, context) -> list:
+        """Prompts of texts and pictures."""
         size = self.responder.profile.image_size
-        prompts = [task.prompt(example, context, size) for example in examples]
+        return [task.prompt(example, context, size) for example in examples]
+
+    @torch.no_grad()
+    def encode(self, prompts) -> Tensor:
+        """Prompt embeddings (B, L, E) that the mapper makes of the [IMG] states."""
         return self.responder.gill.prompt_embeds(self.responder.prompts.img_states(prompts))
 
 
@@ -126,10 +139,9 @@ class GlideDrawer(Drawer):
         """Of the sampler."""
         return self.responder.profile.num_inference_steps
 
-    def conditions(self, task, examples, context) -> Tensor:
+    def encode(self, prompts) -> Tensor:
         """Token ids (B, 77) of the texts; what is longer is cut, as Stable Diffusion does."""
-        texts = [task.text(example, context) for example in examples]
-        return self.glide.token_ids(texts, padding="max_length")
+        return self.glide.token_ids(prompts, padding="max_length")
 
     def sample(self, conditions, generators) -> Tensor:
         """Pictures (B, 3, 64, 64): there is no latent. As many steps as the others take."""
@@ -221,11 +233,11 @@ def joints_folders(
     folders = folders or [joints_folder(method, s, joints_root) for method, s in cells]
     for (method, seed), folder in zip(cells, folders, strict=True):
         if not (folder / WEIGHTS).is_file():
-            kind = "--joints" if joints else f"the shipped joints '{method}' of seed {seed}"
-            raise GillError(
-                f"{kind}: {folder} holds no joints.safetensors; name a folder of "
-                f"`gill-lite train` or `gill-lite convert`, or seeds of {recipes.there(method)}"
-            )
+            kind = f"the shipped joints '{method}' of seed {seed}"
+            mend = f"use seeds of {recipes.there(method)}"
+            if joints:
+                kind, mend = "--joints", "name folders of `gill-lite train` or `gill-lite convert`"
+            raise GillError(f"{kind}: {folder} holds no joints.safetensors; {mend}")
     return dict(zip(cells, folders, strict=True))
 
 

@@ -8,9 +8,10 @@ import hashlib
 import itertools
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from gill_lite.datasets.reading import MAX_SKIPPED, Tally, Unusable
@@ -90,7 +91,8 @@ def run_resumable(
 ) -> RunResult:  # fmt: skip
     """Score every item once, over as many starts as it takes.
 
-    score_fn: a batch of items -> one dict of JSON values each. Batches are cut from the whole
+    score_fn: a batch of items -> one dict of JSON values each; one with a method `stream` is given
+    all batches and gives their dicts in order, see `Scorer.stream`. Batches are cut from the whole
     list, never across cells, so they are the same in every start. config: what the scores depend
     on; a run with another one is refused with the difference. progress: None shows a bar on a
     terminal only. fault: why the example of that id cannot be used, now; it is skipped with that
@@ -111,7 +113,9 @@ def run_resumable(
         rows = scores_by_key(output_dir / ROWS)
         unknown = rows.keys() - set(keys)
         if unknown:
-            raise GillError(f"{output_dir}/{ROWS} holds {min(unknown)}, no part of this run")
+            raise GillError(
+                f"{output_dir}/{ROWS} holds {min(unknown)}, no part of this run; name another -o"
+            )
         cuts = batches([item.cell for item in items], batch_size)
         for item in items:
             if "skipped" in rows.get(item.key, {}) and not fault(item.example_id):
@@ -140,26 +144,33 @@ def run_result(keys: Sequence[str], rows: dict[str, dict], earlier: float = 0.0)
 
 
 def _sound(score_fn, fault, tally: Tally, items):
-    """`score_fn` for batches in which examples may be unusable; they are told to `tally`."""
+    """Batches -> rows of each; examples in them may be unusable, and are told to `tally`."""
     tally.eligible = len({item.example_id for item in items})
     seen: set[str] = set()
+    looked_at: deque[list[Unusable | None]] = deque()  # of the batches that are not scored yet
 
-    def score(batch: list[WorkItem]) -> list[dict]:
+    def sound(batch: list[WorkItem]) -> list[WorkItem]:
         faults = {item.example_id: fault(item.example_id) for item in batch}
         for name in faults.keys() - seen:
             seen.add(name)
             if faults[name]:
                 tally.skip(faults[name])
                 tally.check()
-        sound = [item for item in batch if not faults[item.example_id]]
-        scores = score_fn(sound) if sound else []
-        if len(scores) != len(sound):
-            raise GillError(f"the score function gave {len(scores)} rows, not {len(sound)}")
-        found = iter(scores)
-        reasons = (faults[item.example_id] for item in batch)
-        return [{"skipped": why.reason} if why else next(found) for why in reasons]
+        looked_at.append([faults[item.example_id] for item in batch])
+        return [item for item in batch if not faults[item.example_id]]
 
-    return score
+    def scored(batches: Iterable[list[WorkItem]]) -> Iterator[list[dict]]:
+        each = partial(map, lambda batch: score_fn(batch) if batch else [])
+        for scores in getattr(score_fn, "stream", each)(map(sound, batches)):
+            faults = looked_at.popleft()
+            if len(scores) != faults.count(None):
+                raise GillError(
+                    f"the score function gave {len(scores)} rows, not {faults.count(None)}"
+                )
+            found = iter(scores)
+            yield [{"skipped": why.reason} if why else next(found) for why in faults]
+
+    return scored
 
 
 def batches(cells: Sequence, batch_size: int) -> list[list[int]]:
@@ -186,8 +197,8 @@ def _score_missing(
     disable = None if progress is None else not progress
     started = time.perf_counter()
     with tqdm(total=len(keys), initial=len(rows), disable=disable, desc=description) as bar:
-        for batch in todo:
-            scores = score_fn([items[i] for i in batch])
+        rows_of = score_fn([items[i] for i in batch] for batch in todo)
+        for batch, scores in zip(todo, rows_of, strict=True):
             new = {keys[i]: {"key": keys[i], **row} for i, row in zip(batch, scores, strict=True)}
             append_text(path, "".join(line(row) for row in new.values()))
             rows |= {name: json.loads(line(row)) for name, row in new.items()}

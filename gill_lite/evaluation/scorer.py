@@ -1,6 +1,8 @@
 """Draw and score: the one path from a work item to its scores, for every table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +19,14 @@ from gill_lite.evaluation.tables import Table
 from gill_lite.evaluation.tasks import Dataset
 
 DIGITS = 6  # of a kept score
+
+
+class Read(NamedTuple):
+    """A batch whose files are open."""
+
+    items: list[WorkItem]
+    prompts: list  # see `Drawer.read`
+    real: list[Tensor]  # the true pictures (3, H, W), as large as they are
 
 
 class Scorer:
@@ -46,17 +56,54 @@ class Scorer:
         """Scores of the items."""
         return self.score(items, self.draw(items))
 
+    def stream(self, batches: Iterable[list[WorkItem]]) -> Iterator[list[dict]]:
+        """Scores of each batch, in order: while one is drawn, the next one's files are read and
+        the last one scored, each in a thread, so that a GPU does not wait for the host.
+
+        Batches are taken in the reading thread; a batch may be empty.
+        """
+        batches, scored = iter(batches), None
+        with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as scoring:
+            coming = reading.submit(self._read_next, batches)
+            try:
+                while batch := coming.result():
+                    coming = reading.submit(self._read_next, batches)
+                    pictures = self.draw(batch.items, batch.prompts) if batch.items else None
+                    if scored:
+                        yield scored.result()
+                    scored = scoring.submit(self.score, batch.items, pictures, batch.real)
+            except (Exception, KeyboardInterrupt):
+                if scored:
+                    yield scored.result()  # what was drawn before is not lost
+                raise
+            if scored:
+                yield scored.result()
+
+    def _read_next(self, batches: Iterator[list[WorkItem]]) -> Read | None:
+        """The next batch with what is read of it, None behind the last."""
+        for items in batches:
+            real = [self.truth(self.examples[item.example_id]) for item in items]
+            return Read(items, self.read(items) if items else [], real)
+        return None
+
     # ---- drawing -------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def draw(self, items: list[WorkItem]) -> Tensor:
-        """The pictures (B, 3, H, W) in 0..1 that the items are scored with."""
+    def read(self, items: list[WorkItem]) -> list:
+        """What the model is told of the items, see `Drawer.read`."""
         method, context, seed = items[0].cell
+        examples = [self.examples[self.owners[item.example_id]] for item in items]
+        return self.models[method, seed].read(self.task, examples, self.contexts[context])
+
+    @torch.no_grad()
+    def draw(self, items: list[WorkItem], prompts: list | None = None) -> Tensor:
+        """The pictures (B, 3, H, W) in 0..1 that the items are scored with.
+
+        prompts: of the items, if they were read already.
+        """
+        method, _, seed = items[0].cell
         drawer = self.models[method, seed]
-        names = [self.owners[item.example_id] for item in items]
-        examples = [self.examples[name] for name in names]
-        conditions = drawer.conditions(self.task, examples, self.contexts[context])
-        generators = [self.generator(drawer, name) for name in names]
+        conditions = drawer.encode(self.read(items) if prompts is None else prompts)
+        generators = [self.generator(drawer, self.owners[item.example_id]) for item in items]
         return drawer.pictures(conditions, generators, self.cache)
 
     def generator(self, drawer: Drawer, example_id: str) -> torch.Generator:
@@ -70,10 +117,15 @@ class Scorer:
     # ---- scoring -------------------------------------------------------------------------
 
     @torch.no_grad()
-    def score(self, items: list[WorkItem], pictures: Tensor) -> list[dict]:
-        """The metrics of each item's picture against its example's true one."""
+    def score(self, items: list[WorkItem], pictures: Tensor, real=None) -> list[dict]:
+        """The metrics of each item's picture against its example's true one.
+
+        real: the true pictures, if they were read already.
+        """
+        if not items:
+            return []
         examples = [self.examples[item.example_id] for item in items]
-        real = [self.truth(example) for example in examples]
+        real = [self.truth(example) for example in examples] if real is None else real
         columns = {}
         if "clip_similarity" in self.metrics:
             true = self._true_features(examples, real)  # (B, P)

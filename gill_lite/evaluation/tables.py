@@ -278,9 +278,8 @@ TABLES = {
 
 def get_table(typed: str) -> Table:
     """The table one may evaluate. Raises GillError naming those there are."""
-    known = [name for name, table in TABLES.items() if table.task is not PROMPTS]
-    if typed not in known:
-        raise GillError(f"there is no table '{typed}' to evaluate; known: {', '.join(known)}.")
+    if typed not in TABLES:
+        raise GillError(f"there is no table '{typed}' to evaluate; known: {', '.join(TABLES)}.")
     return TABLES[typed]
 
 

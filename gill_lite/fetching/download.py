@@ -22,7 +22,7 @@ from gill_lite import __version__
 from gill_lite.datasets.images import open_image, starts_like_a_picture
 from gill_lite.errors import GillError
 from gill_lite.fetching.network import AGAIN, cause
-from gill_lite.files import sha256, whole_file
+from gill_lite.files import POINTER, sha256, whole_file
 
 ATTEMPTS = 5
 WAIT = wait_exponential(multiplier=0.5, max=30)  # seconds between them
@@ -197,6 +197,10 @@ def check_kind(path: Path, kind: str, url: str) -> None:
         head = file.read(4096)
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:5].lower() in (b"<!doc", b"<html", b"<head"):
         _refuse_page(url, kind)
+    if head.startswith(POINTER):
+        raise Refused(
+            "a Git LFS pointer", f"{url} sends a Git LFS pointer, not {what}; nothing is kept"
+        )
     if not begins_so(head):
         raise Refused(f"not {what}", f"{url} does not begin as {what}; nothing is kept")
     try:

@@ -169,7 +169,8 @@ def _ask(repo: str, what: str, **options):
         return getattr(huggingface_hub, what)(repo, **options)
     except Exception as error:  # HTTP libraries differ between versions of huggingface_hub
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
-            raise CannotWrite(cache_dir(), error) from error
+            who = f"the hub's cache {cache_dir()}, which HF_HOME names"
+            raise CannotWrite(who, error) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         found = cause(error, huggingface_hub.constants.ENDPOINT)
         what, mend = found or (reason, AGAIN)

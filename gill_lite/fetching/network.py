@@ -58,7 +58,7 @@ def _proxy(chain, url: str) -> Cause | None:
     if not value:
         return None
     name = next((n for n, v in os.environ.items() if v == value and "proxy" in n.lower()), "proxy")
-    kind, at = urlsplit(value).scheme, urlsplit(value).netloc.rpartition("@")[2]  # no password
+    kind, at = value.partition(":")[0], value.rpartition("//")[2].rpartition("@")[2]  # no password
     text = " ".join(map(str, chain))
     if "SOCKS" in text or "scheme" in text:
         what = f"{name} names a proxy of the kind '{kind}', which cannot be used here"

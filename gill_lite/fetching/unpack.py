@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
-from gill_lite.errors import GillError
 from gill_lite.fetching.download import Refused
+from gill_lite.files import CannotWrite
 
 MOST_MEMBERS = 1_000_000
 DAMAGED = (  # RuntimeError: a zip with a password or an unknown compression
@@ -49,7 +49,7 @@ def unpack(archive, patterns, into, most: int) -> list[Path]:
             os.replace(temporary / name, into / name)
     except DAMAGED as error:
         if isinstance(error, OSError) and error.errno:  # the disk's fault, not the archive's
-            raise GillError(f"cannot unpack {archive}: {error.strerror}") from error
+            raise CannotWrite(into, error) from error
         raise Refused("damaged", f"archive {archive} is damaged or cut off: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -6,14 +6,14 @@ Weights come from safetensors files alone, and no code of a model's repository i
 import hashlib
 import inspect
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, sha256, shipped
+from gill_lite.files import read_json, refuse_pointer, sha256, shipped
 from gill_lite.profiles import DOWNLOADS, PAPER, REVISIONS, Profile
 
 FETCH = {"lm": "opt", "vision": "clip", "diffusion": "sd"}  # what `gill-lite fetch` calls them
@@ -146,34 +146,31 @@ def _load_lm(where: dict, options: dict, device) -> tuple:
 
 
 @contextmanager
-def dtype_by_its_old_name():
-    """New releases of Diffusers warn of torch_dtype, which is all that older ones know."""
+def arguments_by_their_old_names():
+    """Diffusers is given, or gives the hub's library, arguments that newer ones warn of."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument", UserWarning)
         yield
 
 
 def _load_pipeline(where: dict, dtype):
     from diffusers import StableDiffusionPipeline
 
-    index = _named(StableDiffusionPipeline.load_config, "diffusion", where)
+    with arguments_by_their_old_names():
+        index = _named(StableDiffusionPipeline.load_config, "diffusion", where)
     kind = index.get("_class_name")
     if kind != "StableDiffusionPipeline":
         raise GillError(
             f"the generator '{where['diffusion']}' is a {kind}; GILL's mapper gives one sequence "
             "of prompt embeddings, so take a Stable Diffusion 1.x or 2.x (StableDiffusionPipeline)"
         )
-    with dtype_by_its_old_name():
+    with arguments_by_their_old_names():
         pipeline = _named(
-            StableDiffusionPipeline.from_pretrained,
-            "diffusion",
-            where,
-            torch_dtype=dtype,
-            use_safetensors=True,
-            safety_checker=None,
-            feature_extractor=None,
+            StableDiffusionPipeline.from_pretrained, "diffusion", where, torch_dtype=dtype,
+            use_safetensors=True, safety_checker=None, feature_extractor=None,
             requires_safety_checker=False,
-        )
+        )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -196,11 +193,14 @@ def _named(load, what: str, where: dict, **options):
     from safetensors import SafetensorError
 
     name = where[what]
-    if name in REVISIONS:
-        options["revision"] = REVISIONS[name]
     try:
+        if name in REVISIONS:
+            options["revision"] = REVISIONS[name]
+            with suppress(OSError, ValueError):  # a whole cache is read without asking the hub
+                return load(name, local_files_only=True, **options)
         return load(name, **options)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        refuse_pointer(name)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         raise GillError(
             f"the {what} weights '{name}' cannot be loaded ({reason}); {_mend(what, name)}"
@@ -210,7 +210,7 @@ def _named(load, what: str, where: dict, **options):
 def _mend(what: str, name: str) -> str:
     if name == getattr(PAPER, what):
         brings = f"`gill-lite fetch {FETCH[what]}` brings them ({DOWNLOADS[name] / 1000:.1f} GB)"
-        return f"{brings}; --profile mini needs no download"
+        return f"{brings} or tells what is in the way; --profile mini needs no download"
     if Path(name).exists():
         return "check that the folder holds the configuration and safetensors files"
     return "give a hub id that this machine can reach, or a local folder"
@@ -287,12 +287,12 @@ def check_files(directory: Path) -> dict:
     """
     manifest = read_json(directory / "manifest.json", "weights manifest")
     for name, about in manifest["files"].items():
-        path = directory / name
+        path, mend = directory / name, f"restore it with `git -C {directory} checkout -- {name}`"
         if not path.is_file():
-            raise GillError(f"weight file {path} is missing; restore it with `git checkout {name}`")
+            raise GillError(f"weight file {path} is missing; {mend}")
+        refuse_pointer(path)
         if path.stat().st_size != about["bytes"] or sha256(path) != about["sha256"]:
             raise GillError(
-                f"weight file {path} is not the one the manifest describes (sha256 differs); "
-                "restore it from git, or make the manifest anew with `gill-lite pretrain`"
+                f"weight file {path} is not the one the manifest describes (sha256 differs); {mend}"
             )
     return manifest

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, shipped, write_bytes, write_json
+from gill_lite.files import read_json, refuse_pointer, shipped, write_bytes, write_json
 from gill_lite.model import official
 from gill_lite.model.backbones import fingerprint
 from gill_lite.model.config import GillConfig
@@ -103,6 +103,7 @@ def read_joints(directory: str | Path) -> Saved:
     weights = directory / WEIGHTS
     if not weights.is_file():
         raise GillError(f"{weights} does not exist; train a model or restore the file")
+    refuse_pointer(weights)
     if hashlib.sha256(weights.read_bytes()).hexdigest() != about.get("sha256"):
         raise GillError(f"{weights} is not the file {CONFIG} was written for; restore both")
     try:
@@ -132,7 +133,7 @@ def blank_gill(lm: nn.Module, vision: nn.Module, config: GillConfig) -> Gill:
 def put_joints(gill: Gill, joints: dict[str, Tensor], source: Path) -> None:
     """Copy `joints` into `gill`; one GillError lists whatever does not fit."""
     if faults := official.misfits(joints, joint_shapes(gill)):
-        raise GillError(f"{source} does not fit this model: {'; '.join(faults)}")
+        raise GillError(f"{source} does not fit this model: {'; '.join(faults)}; name others")
     for name, value in gill.trainable_parameters().items():
         value.copy_(joints[name])
 

@@ -135,6 +135,21 @@ def kept_bytes(run, *modules: nn.Module) -> int:
     return sum(kept.values())
 
 
+def lm_states(lm: nn.Module, embeds: Tensor) -> Tensor:
+    """What `Gill.lm_states` gives for one row (1, T, D) without padding, also on the meta device.
+
+    Mask and positions are given whole: OPT would make a mask of its own and, in some versions of
+    transformers, look whether it is all ones.
+    """
+    count = embeds.shape[1]
+    mask = torch.ones(1, 1, count, count, dtype=torch.bool, device=embeds.device).tril()
+    positions = torch.arange(count, device=embeds.device)[None]  # (1, T)
+    read = lm.base_model(
+        inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
+    )
+    return read.last_hidden_state
+
+
 def pair_pass(gill: Gill, max_tokens: int) -> Tensor:
     """Both LM passes and all heads for one pair whose caption fills its `max_tokens`."""
     config, device = gill.config, gill.logit_scale.device
@@ -143,7 +158,7 @@ def pair_pass(gill: Gill, max_tokens: int) -> Tensor:
     total = gill.logit_scale * 0
     for positions, labels in ((config.num_visual_tokens + text, text), (max_tokens, text + 1)):
         embeds = torch.zeros(1, positions, table.shape[1], dtype=table.dtype, device=device)
-        states = gill.lm_states(embeds.requires_grad_())  # (1, T, D)
+        states = lm_states(gill.lm, embeds.requires_grad_())  # (1, T, D)
         targets = torch.zeros(1, labels, dtype=torch.long, device=device)
         total = total + losses.caption_loss(gill.logits(states[:, -labels:]), targets)
     hidden = states[:, -num_img:].to(gill.logit_scale.dtype)  # (1, R, D)

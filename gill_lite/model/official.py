@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json
+from gill_lite.files import read_json, refuse_pointer
 from gill_lite.model.config import GillConfig
 
 ARGS, WEIGHTS, DECISION = "model_args.json", "pretrained_ckpt.pth.tar", "decision_model.pth.tar"
@@ -130,11 +130,13 @@ def read_state(path: Path, what: str = "official checkpoint") -> dict[str, Tenso
     """The tensors under `state_dict` of a file of torch.save; code in it is never run."""
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise GillError(f"{what} {path} is missing; `gill-lite fetch gill` brings it") from error
     except Exception as error:  # torch raises many kinds for a damaged or unsafe file
+        refuse_pointer(path)
         raise GillError(
-            f"{what} {path} is missing or no weight file: it is absent, damaged, or holds Python "
-            "objects beside tensors, which are refused and were not run; restore the pruned "
-            "official file"
+            f"{what} {path} is no weight file: it is damaged, or holds Python objects beside "
+            "tensors, which are refused and were not run; restore the pruned official file"
         ) from error
     state = record.get("state_dict") if isinstance(record, dict) else None
     if not isinstance(state, Mapping):
@@ -277,4 +279,6 @@ def read_names(path: Path) -> Iterator[str]:
             for line in file:
                 yield json.loads(line)["id"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GillError(f"image index {path} is missing or broken; convert it again") from error
+        raise GillError(
+            f"image index {path} is missing or broken; convert the official model again"
+        ) from error

@@ -133,7 +133,8 @@ def _descend(loss, step: int, parameters, optimizer, path: Path) -> None:
     if not (torch.isfinite(loss) and torch.isfinite(norm)):
         raise GillError(
             f"stage {path.stem}: the loss is {loss.item()} at step {step}, its gradient "
-            f"{norm.item()} long; lower the rate; {path} stays as it was last saved"
+            f"{norm.item()} long; {path} stays as it was last saved, and the same command goes on "
+            "from there"
         )
     optimizer.step()
 

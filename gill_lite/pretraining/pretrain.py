@@ -11,7 +11,7 @@ from pathlib import Path
 from gill_lite import provenance
 from gill_lite.errors import GillError
 from gill_lite.files import only_one, read_json, sha256, tidy, write_json
-from gill_lite.model.backbones import dtype_by_its_old_name
+from gill_lite.model.backbones import arguments_by_their_old_names
 from gill_lite.pretraining.loop import curve
 from gill_lite.world import telling
 from gill_lite.world.scene import ATTRIBUTES
@@ -114,8 +114,8 @@ def _saving(folder: Path):
         yield
     except SafetensorError as error:
         raise GillError(
-            f"weights cannot be written to {folder}, or read for it ({error}); free some space, "
-            "then run the same command again"
+            f"weights cannot be written to {folder}, or read for it ({error}); free some space "
+            "or restore what is damaged, then run the same command again"
         ) from error
 
 
@@ -222,7 +222,7 @@ def copy_halved(trained: Path, output_dir: Path, names=STAGES) -> None:
         if name in pipelines:
             options: dict = {"safety_checker": None} if name == "denoiser" else {}
             options["torch_dtype"] = torch.float16
-            with dtype_by_its_old_name():
+            with arguments_by_their_old_names():
                 pipeline = pipelines[name].from_pretrained(source, **options)
             pipeline.save_pretrained(target)
         if name in ("probes", "trunk"):
@@ -290,7 +290,7 @@ def _pipeline(directory: Path):
     import torch
     from diffusers import StableDiffusionPipeline
 
-    with dtype_by_its_old_name():
+    with arguments_by_their_old_names():
         pipeline = StableDiffusionPipeline.from_pretrained(
             directory / "diffusion", torch_dtype=torch.float32, safety_checker=None
         )

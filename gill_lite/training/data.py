@@ -56,7 +56,10 @@ class Order:
         self, size: int, batch_size: int, seed: int, start: int, steps: int, own=slice(None)
     ):
         if size < batch_size:
-            raise GillError(f"the dataset has {size} pairs, fewer than one batch of {batch_size}")
+            raise GillError(
+                f"the dataset has {size} pairs, fewer than one batch of {batch_size}; give more, "
+                "or a smaller --batch-size"
+            )
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.start, self.steps, self.own = start, steps, own
         self.epoch, self.permutation = -1, np.empty(0, dtype=int)

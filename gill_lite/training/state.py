@@ -69,7 +69,7 @@ class TrainState:
             return 0
         path = self.files()[-1]
         tensors, about = read_tensors(path)
-        mend = "choose another output folder or start anew without resuming"
+        mend = "choose another output folder, or start anew with --no-resume"
         refuse_other_settings(path, about.get("settings", {}), self.settings, mend)
         step = about["step"]
         if step > steps:

@@ -229,6 +229,6 @@ def _not_finite(step: int, batch: list[tuple[int, int]], row: dict[str, float]) 
     bad = ", ".join(name for name, value in row.items() if not np.isfinite(value))
     return (
         f"training stopped at step {step}: {bad} not finite for the pairs "
-        f"{[i for _, i in batch]}; look at these pairs or lower the learning rate, then resume "
-        "from the last checkpoint"
+        f"{[i for _, i in batch]}; look at these pairs, or begin anew with --no-resume and "
+        "a lower --learning-rate; the last checkpoint stays as it is"
     )

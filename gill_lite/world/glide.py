@@ -14,7 +14,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from tqdm.auto import tqdm
 
 from gill_lite.errors import GillError
-from gill_lite.model.backbones import dtype_by_its_old_name
+from gill_lite.model.backbones import arguments_by_their_old_names
 
 PIXELS, PATCH = 64, 4
 STEPS, GUIDANCE = 12, 3.0  # of sampling, unless others are asked for
@@ -117,17 +117,19 @@ def load_glide(directory, device="cpu", dtype=None) -> Glide:
     directory = Path(directory)
     if not (directory / "model_index.json").is_file():
         raise GillError(
-            f"{directory} holds no GLIDE (no model_index.json); restore it with `git checkout` or "
-            "train it with `gill-lite pretrain glide`"
+            f"{directory} holds no GLIDE (no model_index.json); train it with "
+            "`gill-lite pretrain glide`, or restore the folder from git"
         )
     try:
-        with dtype_by_its_old_name():
+        with arguments_by_their_old_names():
             glide = Glide.from_pretrained(
                 directory, torch_dtype=dtype or torch.float32, use_safetensors=True
             )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise GillError(f"the GLIDE in {directory} cannot be loaded: {reason}") from error
+        raise GillError(
+            f"the GLIDE in {directory} cannot be loaded ({reason}); restore it"
+        ) from error
     for module in (glide.text_encoder, glide.unet):
         module.eval().requires_grad_(False)
     return glide.to(device)

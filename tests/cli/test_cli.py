@@ -4,6 +4,7 @@ import base64
 import importlib
 import json
 import re
+import socket
 import sys
 import types
 from functools import partial
@@ -100,6 +101,15 @@ def test_bad_options_exit_2(typed, sentence, capsys):
         cli.main(typed.split())
     assert done.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_port_that_cannot_be_had_is_told_before_models_are_loaded(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for port in (taken.getsockname()[1], 99_999):
+            assert cli.main(["demo", f"--port={port}", "--profile=paper"]) == 2
+            told = capsys.readouterr().err
+            assert told.startswith(f"gill-lite: cannot serve at 127.0.0.1:{port} (")
+            assert told.endswith("); name another --port or --host\n") and told.count("\n") == 1
 
 
 def test_an_image_that_is_none_is_named(tmp_path, capsys):

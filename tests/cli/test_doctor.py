@@ -71,6 +71,27 @@ def test_a_pair_walked_on_the_meta_device_keeps_what_a_real_one_keeps():
     assert longer > 1.5 * counted
 
 
+def test_a_language_model_that_reads_its_own_mask_can_be_counted(monkeypatch):
+    """As OPT of transformers 5.17 does, where the meta device has nothing to read."""
+    from transformers.models.opt import modeling_opt
+
+    make_mask = modeling_opt.create_causal_mask
+
+    def reading(inputs_embeds, attention_mask, **others):
+        if attention_mask is None:
+            attention_mask = torch.ones(inputs_embeds.shape[:2], device=inputs_embeds.device)
+        return make_mask(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **others)
+
+    gill = build_gill(tiny_backbones.profile(), tiny_backbones.backbones())
+    assert gill.lm.config.model_type == "opt"
+    embeds = torch.randn(1, 9, gill.lm.config.hidden_size)
+    torch.testing.assert_close(memory.lm_states(gill.lm, embeds), gill.lm_states(embeds))
+    meta = gill.to("meta")
+    counted = memory.kept_bytes(lambda: memory.pair_pass(meta, 24), meta)
+    monkeypatch.setattr(modeling_opt, "create_causal_mask", reading)
+    assert memory.kept_bytes(lambda: memory.pair_pass(meta, 24), meta) == counted > 0
+
+
 def test_needs_of_the_paper_follow_from_its_sizes():
     train, bf16, eight, four = memory.paper_needs()
     linear = 32 * (4 * 4096**2 + 2 * 4096 * 16384)  # OPT-6.7B's layers without biases
@@ -168,6 +189,6 @@ def test_the_papers_tables_are_estimated_from_measures(tmp_path):
     rows.append({"unit": "of 255", "median": 3.0})
     path.write_text(json.dumps({"draw": {"H200": {"rows": rows, "about": {}}}}))
     assert doctor.paper_hours(path) == [
-        "1 on H200: 1,000 stories in 0.6 hours, 5 pictures each, 2.5/s",
-        "2 on H200: 1,000 dialogues in 0.7 hours, 6 pictures each, 2.5/s",
+        "1 on H200: all 4,990 stories in 2.8 hours, 5 pictures each, 2.5/s",
+        "2 on H200: all 2,064 dialogues in 1.4 hours, 6 pictures each, 2.5/s",
     ]

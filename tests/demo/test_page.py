@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -36,11 +37,14 @@ PROMPT = "a big red ball at the beach ."
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """Where `gill-lite demo` serves."""
+    """Where `gill-lite demo` serves, whatever proxies the environment names."""
+    dead = {"http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9", "no_proxy": ""}
     log = tmp_path_factory.mktemp("served") / "log"
     with log.open("w") as file:
         command = [sys.executable, "-m", "gill_lite", "demo", "--port", "0"]
-        server = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT)
+        server = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, **dead}
+        )
         for _ in range(1800):
             if found := re.search(r"http://127.0.0.1:\d+", log.read_text()):
                 break

@@ -214,6 +214,8 @@ def test_the_decision_is_fitted_to_the_official_votes(given, tmp_path, capsys):
     assert [verdict["id"] for verdict in result["verdicts"]] == ["decide-f1"]
     assert evaluate("decide", given, tmp_path) == 2
     assert "name --partiprompts-tsv" in capsys.readouterr().err
+    assert evaluate("decide", given, tmp_path, *options, "--merge") == 2
+    assert "has no parts; leave out --shard and --merge" in capsys.readouterr().err
 
 
 def test_fast_drawing_is_not_for_the_mini_world(tmp_path, capsys):

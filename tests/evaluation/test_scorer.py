@@ -1,5 +1,7 @@
 """Drawing and scoring: the cache of drawn pictures, and what each choice of a protocol changes."""
 
+from threading import Event
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from gill_lite.datasets.images import open_image
 from gill_lite.evaluation.cache import SampleCache, key_of
 from gill_lite.evaluation.metrics import Judge, resized
 from gill_lite.evaluation.protocol import CORRECTED, OFFICIAL, Protocol
-from gill_lite.evaluation.run import work_items
+from gill_lite.evaluation.run import run_resumable, work_items
 from gill_lite.evaluation.tasks import VISDIAL, VIST
 from tests.helpers import tiny_evaluation as tiny
 
@@ -128,6 +130,76 @@ def keys(drawers, text="a red ball .", seed=5) -> str:
     drawer = drawers["sd", 0]
     embeds = drawer.responder.drawing.text_embeds([text])
     return drawer.keys(embeds, [torch.Generator().manual_seed(seed)])[0]
+
+
+def batches_of(scorer, cells, size=2) -> list:
+    names = scorer.dataset.ids
+    parts = [names[i : i + size] for i in range(0, len(names), size)]
+    return [work_items(part, [cell]) for cell in cells for part in parts]
+
+
+def test_a_stream_of_batches_has_the_scores_of_each(world):
+    cells = [("sd", "captions5", 0), ("gill", "captions5_images4", 0)]
+    scorer = tiny.scorer(VIST, world)
+    batches = batches_of(scorer, cells)
+    expected = [tiny.scorer(VIST, world)(batch) for batch in batches]
+    assert list(scorer.stream([batches[0], [], *batches[1:], []])) == [
+        expected[0], [], *expected[1:], []
+    ]  # fmt: skip
+
+
+def test_files_are_read_and_pictures_scored_while_the_next_are_drawn(world, monkeypatch):
+    scorer = tiny.scorer(VIST, world)
+    first, second = batches_of(scorer, [("gill", "captions5_images4", 0)])
+    read, drawing = Event(), Event()
+    draw, truth, score = scorer.draw, scorer.truth, scorer.score
+
+    def opened(example):
+        if example.example_id == second[-1].example_id:
+            read.set()
+        return truth(example)
+
+    def drawn(items, prompts):
+        if items == first:
+            assert read.wait(60), "the second batch is read before the first is drawn"
+        else:
+            drawing.set()
+        return draw(items, prompts)
+
+    def scored(items, *given):
+        assert drawing.wait(60), "the first batch is scored beside the second's drawing"
+        return score(items, *given)
+
+    for name, own in {"truth": opened, "draw": drawn, "score": scored}.items():
+        monkeypatch.setattr(scorer, name, own)
+    rows = list(scorer.stream([first, second]))
+    monkeypatch.undo()
+    assert rows == [tiny.scorer(VIST, world)(batch) for batch in (first, second)]
+
+
+@pytest.mark.parametrize("part", ["draw", "score", "truth"])
+def test_a_run_that_breaks_keeps_what_was_scored_and_ends_the_same(
+    world, tmp_path, part, monkeypatch
+):
+    scorer = tiny.scorer(VIST, world)
+    items = work_items(scorer.dataset.ids, [("gill", "captions5_images4", 0)])
+    whole = run_resumable(items, scorer, tmp_path / "whole", {}, 1, progress=False)
+    does, calls = getattr(scorer, part), []
+
+    def breaks(*given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise OSError("gone")
+        return does(*given)
+
+    monkeypatch.setattr(scorer, part, breaks)
+    with pytest.raises(OSError, match="gone"):
+        run_resumable(items, scorer, tmp_path / "run", {}, 1, progress=False)
+    assert len((tmp_path / "run" / "rows.jsonl").read_text().splitlines()) == 2
+    monkeypatch.undo()
+    assert run_resumable(items, scorer, tmp_path / "run", {}, 1, progress=False) == whole
+    rows = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("run", "whole")]
+    assert rows[0] == rows[1]
 
 
 def test_the_key_changes_with_all_that_makes_a_picture():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gill_lite.family import DRAW, SYSTEMS, TEACH, drawing, system
-from gill_lite.family.dalle import revive
+from gill_lite.family.dalle import TEXT_SHARE, revive
 from gill_lite.family.system import build, load, train
 from gill_lite.files import read_json
 from gill_lite.model.backbones import load_backbones
@@ -114,6 +114,23 @@ def test_reading_on_is_what_was_learned(family):
     ).logits[:, ids.shape[1] - 1 : -1, dalle.words :]
     chances = torch.stack(asked).view(64, 2, -1).transpose(0, 1)
     assert torch.allclose(logits.softmax(-1), chances, atol=1e-4)
+
+
+def test_words_and_codes_are_learned_by_their_shares(family):
+    """Every word but a text's first, the beginning of the picture not; every code."""
+    dalle, codes = family[0]["dalle"], torch.arange(128).view(2, 64)
+    texts, words, coded = ["a red ball .", "a big blue star at the beach ."], [], []
+    for ids, real, places, own in zip(*dalle.read(texts), codes, strict=True):
+        ids, places = ids[real == 1], places[real == 1]  # without the padding
+        whole = torch.cat([ids, own + dalle.words])
+        position = torch.cat([places, torch.arange(64)])
+        logits = dalle.lm(input_ids=whole[None], position_ids=position[None]).logits[0].float()
+        lost = -logits.log_softmax(-1)[range(len(whole) - 1), whole[1:]]  # of each next token
+        t = len(ids) - 1  # of the token that a picture begins with, which nothing says
+        words, coded = [*words, lost[: t - 1]], [*coded, lost[t:]]
+    text, picture = torch.cat(words).mean(), torch.cat(coded).mean()
+    expected = TEXT_SHARE * text + (1 - TEXT_SHARE) * picture
+    assert torch.allclose(dalle.lm_loss(texts, codes), expected, atol=1e-4)
 
 
 def test_codes_that_nothing_uses_are_moved_to_where_the_latents_are():

@@ -9,9 +9,7 @@ import torch
 
 from gill_lite.errors import GillError
 from gill_lite.family import SEE, SYSTEMS, blip, seeing, system
-from gill_lite.family.blip2 import who_sees
 from gill_lite.family.instructions import KINDS, description
-from gill_lite.family.matching import hard_pairs
 from gill_lite.family.seer import Said
 from gill_lite.family.system import MANIFEST, WEIGHTS, build, load, train
 from gill_lite.files import read_json
@@ -215,6 +213,25 @@ def test_only_what_is_said_counts_and_a_row_begins_once(backbones):
     assert backbones.tokenizer.decode(said) == "in the snow a box</s>".replace("<", " <")
     assert rows.inputs_embeds.shape[1] == 2 * MINI.num_visual_tokens + 1 + 2 + 3 + 2 + 1
     assert member.shown[0, -4:].tolist() == [1] * 4 and member.shown[0, 0] == 0
+    first = member.read([[picture, Said("a ball")]]).labels[0]
+    assert (first != IGNORE).sum() == 3, "two words and the end; a beginning is not said"
+
+
+def test_padding_is_neither_read_nor_said(backbones):
+    """The loss of a batch is that of its rows alone, each by the words it says."""
+    pictures = [example.picture for example in seeing.examples("seen", 2)]
+    texts, counts = ["a ball .", "a big red star at the beach by night ."], torch.tensor([4, 11])
+    limber, reader = (build(name, 0, None, backbones) for name in ("limber", "blip"))
+    rows = [[picture, Said(text)] for picture, text in zip(pictures, texts, strict=True)]
+    patches = reader.patches(torch.stack(pictures))
+    parts = [slice(0, 2), slice(0, 1), slice(1, 2)]
+    losses = {
+        "limber": [limber.said_loss(rows[part]) for part in parts],
+        "blip": [reader.next_word(reader.words(texts[part]), patches[part]) for part in parts],
+    }
+    for name, (whole, *alone) in losses.items():
+        expected = (torch.stack(alone) * counts).sum() / counts.sum()
+        assert torch.allclose(whole, expected, atol=1e-5), name
 
 
 def test_instructions_are_true_of_their_scene_in_words_the_model_knows(backbones):
@@ -266,20 +283,3 @@ def test_a_matcher_that_lets_nothing_pass_is_one_sentence(tiny, tmp_path, monkey
     monkeypatch.setattr(blip.Blip, "filtered", lambda self, pairs, pixels: [[] for _ in pairs])
     with pytest.raises(GillError, match="let no caption pass"):
         trained("blip", tmp_path)
-
-
-def test_the_hardest_mismatch_is_drawn_most():
-    cosines = torch.tensor([[1.0, 0.9, -1.0], [-1.0, 1.0, 0.9], [0.9, -1.0, 1.0]])
-    text, picture, match = hard_pairs(cosines, torch.tensor(3.0), torch.Generator().manual_seed(0))
-    assert text.tolist() == [0, 1, 2, 0, 1, 2, 2, 0, 1]
-    assert picture.tolist() == [0, 1, 2, 1, 2, 0, 0, 1, 2]
-    assert match.tolist() == [1] * 3 + [0] * 6
-
-
-def test_a_word_sees_the_queries_and_the_words_before_it():
-    assert who_sees(2, 2).int().tolist() == [
-        [1, 1, 0, 0],
-        [1, 1, 0, 0],
-        [1, 1, 1, 0],
-        [1, 1, 1, 1],
-    ]

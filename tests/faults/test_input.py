@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+import shutil
 import tarfile
 import time
 from collections import Counter
@@ -24,11 +25,14 @@ from gill_lite.datasets.shards import read_shards
 from gill_lite.datasets.visdial import read_visdial
 from gill_lite.datasets.vist import read_vist
 from gill_lite.errors import GillError
-from gill_lite.files import read_json
+from gill_lite.files import read_json, shipped
+from gill_lite.model.backbones import load_backbones
+from gill_lite.model.checkpoint import joints_folder
 from gill_lite.training.data import Loading
 from gill_lite.world.export import write_captions, write_visdial, write_vist
 from tests.datasets.test_datasets import png_that_claims
 from tests.helpers import tiny_backbones, tiny_evaluation, tiny_launch
+from tests.helpers.places import RECORDINGS
 from tests.helpers.tiny_commands import told
 
 RED, GREEN = (200, 30, 30), (30, 200, 30)
@@ -281,6 +285,45 @@ def test_what_is_still_compressed_is_told(tmp_path, kind):
     }
     with pytest.raises(GillError, match=r"0.tar\S* is compressed \(gzip\).* gunzip$"):
         read[kind]()
+
+
+POINTER = (
+    "version https://git-lfs.github.com/spec/v1\n"
+    "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+)
+WITH_A_POINTER = {  # what is typed, and the file that is still to come
+    "picture": (["chat", "@a.png"], "a.png"),
+    "joints": (["chat", "hello", "--joints=joints"], "joints/joints.safetensors"),
+    "their sizes": (["chat", "hello", "--joints=joints"], "joints/config.json"),
+    "decision": (["chat", "hello", "--joints=joints"], "joints/decision.safetensors"),
+    "stories": (["evaluate", "1", "--vist-json=v.json", "--vist-images=."], "v.json"),
+    "votes": (["evaluate", "decide", "--partiprompts-tsv=v.tsv", "--joints=joints"], "v.tsv"),
+    "captions": (["train", "--captions=c.tsv", "--images=."], "c.tsv"),
+    "shards": (["train", "--shards=0.tar"], "0.tar"),
+    "official": (["convert", "joints", "-o=new"], "joints/pretrained_ckpt.pth.tar"),
+    "pictures": (["index", "mine", "-o=new"], "mine/a.png"),
+}
+
+
+@pytest.mark.parametrize("kind", WITH_A_POINTER)
+def test_what_git_lfs_has_yet_to_bring_is_told(tmp_path, monkeypatch, capsys, kind):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(joints_folder("gill", 0), "joints")
+    shutil.copy(RECORDINGS / "model_args.json", "joints")
+    typed, name = WITH_A_POINTER[kind]
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(POINTER)
+    assert cli.main(typed) == 2
+    last = capsys.readouterr().err.strip().split("\n")[-1]
+    assert f"{name} is a Git LFS pointer, not the file itself: run `git lfs pull` where" in last
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_models_that_git_lfs_has_yet_to_bring_are_told(tmp_path, name):
+    folder = shutil.copytree(shipped("mini/lm"), tmp_path / "lm")
+    (folder / name).write_text(POINTER)
+    with pytest.raises(GillError, match=f"lm/{name} is a Git LFS pointer.* `git lfs pull`"):
+        load_backbones(profiles.PAPER, lm=folder)
 
 
 # ---- official files as they come ---------------------------------------------------------

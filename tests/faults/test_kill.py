@@ -183,10 +183,13 @@ def evaluation(folder: Path):
     cells = TABLES["1"].elsewhere().cells([0])
     items = work_items([e.example_id for e in scorer.dataset.examples], cells)
 
+    drawers = [(drawer, drawer.sample) for drawer in scorer.models.values()]
+
     def work(out):
         scorer.cache = SampleCache(out / "cache")
-        score = lambda batch: (sign(out), scorer(batch))[1]  # noqa: E731
-        run = run_resumable(items, score, out / "run", {"toy": True}, 2, progress=False)
+        for drawer, sample in drawers:
+            drawer.sample = lambda *given, sample=sample: (sign(out), sample(*given))[1]
+        run = run_resumable(items, scorer, out / "run", {"toy": True}, 2, progress=False)
         save(out, run, {"table": "toy", "scored": run.scored})
 
     names = ("run/rows.jsonl", "run/config.json", "results/toy.json", "results/toy_scores.csv")

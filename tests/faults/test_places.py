@@ -82,7 +82,7 @@ def test_the_paper_profile_without_its_weights(
     what, name, fetch, size = said
     told = sentence(capsys)
     assert told.startswith(f"the {what} weights '{name}' cannot be loaded (")
-    assert f"`gill-lite fetch {fetch}` brings them ({size} GB)" in told
+    assert f"`gill-lite fetch {fetch}` brings them ({size} GB) or tells what is in the way;" in told
     assert told.endswith("--profile mini needs no download")
 
 

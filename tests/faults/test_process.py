@@ -206,11 +206,11 @@ def test_ctrl_c_in_an_evaluation(tmp_path, monkeypatch, capsys):
     command = ["evaluate", "2", *given, "--batch-size=2", f"--cache={tmp_path / 'cache'}"]
     draw, batches = Scorer.draw, []
 
-    def watched(self, batch):
+    def watched(self, batch, prompts):
         batches.append(batch)
         if len(batches) == 3:
             ctrl_c()
-        return draw(self, batch)
+        return draw(self, batch, prompts)
 
     monkeypatch.setattr(Scorer, "draw", watched)
     assert cli.main([*command, "-o", str(tmp_path / "cut")]) == 130

@@ -226,6 +226,7 @@ def test_what_failed_of_the_network_is_named(tmp_path, monkeypatch, url, environ
     ("name", "value", "said"),
     [
         ("SSL_CERT_FILE", "/no/ca.pem", "SSL_CERT_FILE names /no/ca.pem, and there is no such"),
+        ("HTTPS_PROXY", "p:1", "the proxy p:1 of HTTPS_PROXY cannot be used: "),
         ("HTTPS_PROXY", "foo://p:1", "HTTPS_PROXY names a proxy of the kind 'foo', which cannot"),
         ("HF_ENDPOINT", "http://127.0.0.1:9", "127.0.0.1 refuses the connection"),
     ],
@@ -654,18 +655,31 @@ UNSAFE = {"pytorch_model.bin": b"pickle", "modeling.py": b"import os", "x.pkl": 
           "flax_model.msgpack": b"", "README.md": b"hello"}  # fmt: skip
 
 
+READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" || exit 77; exec "$@"'
+
+
 @pytest.fixture
 def hub(server, tmp_path):
-    """`hub("fetch clip", OFFLINE=...)` runs the command in its own process on an empty cache."""
+    """`hub("fetch clip", OFFLINE=...)` runs the command in its own process on an empty cache.
 
-    def run(*typed: str, code: str | None = None, **environment):
+    read_only: nobody may write into the cache; skipped where no disk can be mounted.
+    """
+
+    def run(*typed: str, code: str | None = None, read_only: bool = False, **environment):
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": server.url(),
             "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_TELEMETRY": "1", **environment,
         }  # fmt: skip
-        arguments = ["-c", code] if code else ["-m", "gill_lite", *typed]
-        return subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment,
-                              capture_output=True, text=True)  # fmt: skip
+        command = [sys.executable, *(["-c", code] if code else ["-m", "gill_lite", *typed])]
+        if read_only:
+            if not shutil.which("unshare"):
+                pytest.skip("no disk can be mounted here")
+            command = ["unshare", "-m", "sh", "-c", READ_ONLY, str(tmp_path / "cache"), *command]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True,
+                              text=True)  # fmt: skip
+        if read_only and (done.returncode == 77 or done.stderr.startswith("unshare")):
+            pytest.skip("no disk can be mounted here")
+        return done
 
     return run
 
@@ -741,6 +755,22 @@ def test_hub_models_come_pinned_safe_and_loadable_offline(server, hub, tmp_path)
     done = hub(code=LOAD, HF_HUB_OFFLINE="1")
     assert done.stdout == "same weights\nwith a network too\n", done.stderr
     assert all("facebook/opt" in path for _, path, _ in server.log), "asked before the second part"
+    server.log.clear()
+    done = hub(code=LOAD, read_only=True)
+    assert done.stdout == "same weights\nwith a network too\n", done.stderr
+    assert all("facebook/opt" in path for _, path, _ in server.log), "not asked where all is here"
+
+
+def test_a_cache_that_is_read_only_and_not_whole_is_named(server, hub, tmp_path):
+    serve_paper_models(server)
+    assert hub("fetch", "clip").returncode == 0
+    [weights] = (tmp_path / "cache").rglob("snapshots/*/model.safetensors")
+    weights.resolve().unlink()
+    weights.unlink()
+    done = hub("fetch", "clip", read_only=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    said = f"cannot write the hub's cache {tmp_path / 'cache' / 'hub'}, which HF_HOME names (Read-"
+    assert said in done.stderr and "change its rights or choose another folder" in done.stderr
 
 
 def test_hub_models_that_differ_are_refused(server, hub, tmp_path):

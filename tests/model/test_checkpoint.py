@@ -259,14 +259,14 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(folder, backbones, save
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", "is missing or no weight file"),
-        (b"<!doctype html><html>not found</html>", "is missing or no weight file"),
+        (b"", "is no weight file"),
+        (b"<!doctype html><html>not found</html>", "is no weight file"),
         ({"model.logit_scale": torch.ones(())}, "holds no 'state_dict'"),
         (
             {"state_dict": {"epoch": 3, 5: torch.ones(1)}},
             "must hold named tensors alone, .*5, epoch",
         ),
-        (None, "is missing or no weight file"),
+        (None, "is missing; `gill-lite fetch gill` brings it"),
     ],
 )
 def test_files_that_hold_no_weights(folder, backbones, content, message):

@@ -52,6 +52,25 @@ def test_generation_loss_is_the_norm_and_not_its_square():
     assert losses.generation_loss(predicted, target).item() == 3.0
 
 
+def test_the_diffusion_loss_is_that_of_the_velocity():
+    """The mixture and the target are those of Diffusers' scheduler."""
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler()
+    latents, noise, said = torch.randn(3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    times, seen = torch.tensor([3, 700]), []
+
+    def denoise(noisy, times):
+        seen.append((noisy, times))
+        return said
+
+    got = losses.diffusion_loss(denoise, latents, noise, times, scheduler.alphas_cumprod)
+    expected = (said - scheduler.get_velocity(latents, noise, times)).square().mean()
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(seen[0][0], scheduler.add_noise(latents, noise, times))
+    assert seen[0][1] is times
+
+
 def test_generation_loss_has_a_gradient_where_it_is_zero():
     predicted = torch.ones(1, 2, 3, requires_grad=True)
     losses.generation_loss(predicted, torch.ones(1, 2, 3)).backward()

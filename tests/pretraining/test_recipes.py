@@ -1,21 +1,25 @@
 """The stages at tiny size: they train, go on after a kill to the very bytes, and say how made."""
 
 import json
+import math
 import shutil
 from functools import partial
 
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from gill_lite.errors import GillError
 from gill_lite.files import DATA, read_json
 from gill_lite.model.backbones import check_files
+from gill_lite.model.losses import retrieval_loss
 from gill_lite.pretraining import autoencoder as stage_autoencoder
 from gill_lite.pretraining import clip as stage_clip
 from gill_lite.pretraining import denoiser as stage_denoiser
 from gill_lite.pretraining import glide as stage_glide
 from gill_lite.pretraining import lm as stage_lm
 from gill_lite.pretraining import loop, pretrain
+from gill_lite.pretraining import probes as stage_probes
 from gill_lite.world import pictures
 from gill_lite.world.scene import ATTRIBUTES
 
@@ -149,6 +153,29 @@ def test_times_are_uniform_and_from_half_of_the_steps_on_denser_towards_noise():
     assert early.mean() == pytest.approx(500, abs=10) and late.mean() == pytest.approx(667, abs=10)
     for times in (early, late):
         assert 0 <= times.min() and times.max() == 999
+
+
+def test_the_losses_of_clip_and_of_the_probes_number_by_number():
+    generator = torch.Generator().manual_seed(0)
+    images, texts = normalize(torch.randn(2, 5, 3, generator=generator), dim=-1)
+    for given, used in ((math.log(3), math.log(3)), (9.0, math.log(100))):  # it has an end
+        found = stage_clip.contrast(images, texts, torch.tensor(given))
+        torch.testing.assert_close(found, retrieval_loss(texts, images, torch.tensor(used)))
+    logits = {name: torch.randn(5, 3, generator=generator) for name in "ab"}
+    labels = torch.tensor([[0, 1], [2, 2], [1, 0], [1, 1], [0, 2]])
+    chances = [logits[name].softmax(1)[range(5), labels[:, i]] for i, name in enumerate("ab")]
+    expected = -torch.cat(chances).log().mean()
+    torch.testing.assert_close(stage_probes.classification_loss(logits, labels), expected)
+
+
+def test_the_language_models_masks_leave_out_the_padding_alone():
+    tokenizer = stage_lm.build_tokenizer()
+    ids, mask = stage_lm.token_pool(tokenizer, 0)[0]
+    for row, real in zip(ids.tolist(), mask.tolist(), strict=True):
+        length = sum(real)
+        assert real == [True] * length + [False] * (len(row) - length)
+        assert row[length - 1] == tokenizer.eos_token_id
+        assert [i == tokenizer.pad_token_id for i in row] == [not r for r in real]
 
 
 def test_the_course_in_labels_ends(tiny, monkeypatch, tmp_path):
