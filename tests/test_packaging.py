@@ -231,7 +231,8 @@ def make(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess, st
     (folder / "log").write_text("")
     if not (folder / "python").exists():
         (folder / "python").symlink_to(sys.executable)  # whose own folder may have a space
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k != "MFLAGS"}
+    outer = ("MFLAGS", "ARGS")  # of a make that runs the tests
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k not in outer}
     done = subprocess.run(
         ["make", "PYTHON=./python", *arguments],
         cwd=folder,
