@@ -60,10 +60,12 @@ class Scorer:
         """Scores of each batch, in order: while one is drawn, the next one's files are read and
         the last one scored, each in a thread, so that a GPU does not wait for the host.
 
-        Batches are taken in the reading thread; a batch may be empty.
+        Batches are taken in the reading thread; a batch may be empty. A thread of ours is told to
+        compute with as many of torch's threads as this one: another number rounds otherwise.
         """
         batches, scored = iter(batches), None
-        with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as scoring:
+        alike = {"initializer": torch.set_num_threads, "initargs": (torch.get_num_threads(),)}
+        with ThreadPoolExecutor(1, **alike) as reading, ThreadPoolExecutor(1, **alike) as scoring:
             coming = reading.submit(self._read_next, batches)
             try:
                 while batch := coming.result():
