@@ -60,12 +60,10 @@ class Scorer:
         """Scores of each batch, in order: while one is drawn, the next one's files are read and
         the last one scored, each in a thread, so that a GPU does not wait for the host.
 
-        Batches are taken in the reading thread; a batch may be empty. A thread of ours is told to
-        compute with as many of torch's threads as this one: another number rounds otherwise.
+        Batches are taken in the reading thread; a batch may be empty.
         """
         batches, scored = iter(batches), None
-        alike = {"initializer": torch.set_num_threads, "initargs": (torch.get_num_threads(),)}
-        with ThreadPoolExecutor(1, **alike) as reading, ThreadPoolExecutor(1, **alike) as scoring:
+        with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as scoring:
             coming = reading.submit(self._read_next, batches)
             try:
                 while batch := coming.result():
