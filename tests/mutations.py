@@ -29,7 +29,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-NOT_COPIED = (".*", "runs", "build", "dist", "paper", "notebooks", "__pycache__", "*.egg-info")
+NOT_COPIED = (".*", "runs", "build", "dist", "paper", "__pycache__", "*.egg-info")
 LONGEST = 600  # seconds a mutated test may take; some mutations never end
 
 

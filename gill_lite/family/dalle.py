@@ -107,8 +107,8 @@ class Dalle(Member):
         begin = tokenizer.convert_tokens_to_ids(BEGIN)
         ids = torch.tensor([row + [pad] * (longest - len(row)) + [begin] for row in rows])
         ids = ids.to(self.device)
-        places = GRID**2 + torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        return ids, (ids != pad).long(), places
+        mask = (ids != pad).long()
+        return ids, mask, GRID**2 + mask.cumsum(1) - 1  # padding, which nothing reads, counts not
 
     def lm_loss(self, texts: Sequence[str], codes: Tensor) -> Tensor:
         """Next-token loss of texts and codes (B, S), DALL-E's weighted mean of the two."""

@@ -81,11 +81,11 @@ def test_a_run_cut_off_and_resumed_ends_bit_identical(first, tmp_path, monkeypat
     cut = dataclasses.replace(evaluation, folder=tmp_path / "cut")
     calls, score = [], Scorer.score
 
-    def cut_off(self, items, pictures):
+    def cut_off(self, items, pictures, real):
         calls.append(items)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return score(self, items, pictures)
+        return score(self, items, pictures, real)
 
     monkeypatch.setattr(Scorer, "score", cut_off)
     with pytest.raises(KeyboardInterrupt):

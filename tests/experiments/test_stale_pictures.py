@@ -46,6 +46,7 @@ def test_stale_pictures_are_those_shown_that_show_another_value():
     assert stale(STORY, SCENES, "color", FULL) == [True, False, False, False]
     assert stale(STORY, SCENES, "position", FULL) == [True] * 4
     assert stale(STORY, SCENES, "position", TWO) == [True]
+    assert stale(STORY, SCENES, "color", TWO) == [False], "the first picture is not shown"
     assert stale(STORY, SCENES, "shape", FULL) == [False] * 4
 
 

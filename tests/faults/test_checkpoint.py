@@ -154,7 +154,7 @@ def test_nan_in_a_loss_leaves_the_last_good_checkpoint(tiny, tmp_path):
     told = str(caught.value)
     step = int(told.split("stopped at step ")[1].split(":")[0])
     ids = [int(i) for i in told.split("pairs [")[1].split("]")[0].split(", ")]
-    assert step > 0 and 7 in ids and len(ids) == 4 and "then resume" in told
+    assert step > 0 and 7 in ids and len(ids) == 4 and "begin anew with --no-resume" in told
     newest = sorted((tmp_path / "out").glob("state-*"))[-1]
     joints(tiny, tmp_path / "whole")
     assert newest.name == f"state-{step:08d}.safetensors"

@@ -84,8 +84,8 @@ def test_the_papers_ids_are_loaded_at_pinned_revisions(folders, monkeypatch):
     for lm in (None, folders["lm"]):
         with pytest.raises(GillError, match="enough seen"):
             load_backbones(PAPER, lm=lm)
-    assert asked[0] == (PAPER.lm, REVISIONS[PAPER.lm], False)
-    assert asked[1] == (str(folders["lm"]), None, False)
+    pinned = (PAPER.lm, REVISIONS[PAPER.lm], False)
+    assert asked == [pinned, pinned, (str(folders["lm"]), None, False)], "the cache, then the hub"
     assert {PAPER.lm, PAPER.vision, PAPER.diffusion} == set(REVISIONS)
 
 
