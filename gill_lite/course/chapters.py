@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from gill_lite.errors import GillError
+from gill_lite.files import restoring
 
 NAME = re.compile(r"\d\d_[a-z0-9_]+\.ipynb")  # not JupyterLab's 03_…-Copy1.ipynb, Untitled.ipynb
 
@@ -30,5 +31,5 @@ def read_chapter(path: Path):
             what = "holds the marks of a merge that was not finished"
         raise GillError(
             f"{path} {what}; mend it, or take the committed one: "
-            f"`git -C {path.parent} checkout -- {path.name}`"
+            f"{restoring(path.parent, path.name)}"
         ) from error
