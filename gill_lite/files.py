@@ -204,10 +204,13 @@ def restoring(folder, name: str) -> str:
 
 
 def refuse_pointer(place) -> None:
-    """Raise GillError where `place`, or a file in that folder, is still to come by Git LFS."""
+    """Raise GillError where `place`, or a file in that folder, is still to come by Git LFS, or may
+    not be read, which libraries take for a missing file."""
     place = Path(place)
     for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
-        if path.is_file() and os.access(path, os.R_OK):  # who reads it tells otherwise
+        if path.is_file():
+            if not os.access(path, os.R_OK):
+                raise GillError(f"{path} cannot be read: you have no right to; change its rights")
             with path.open("rb") as file:
                 if file.read(len(POINTER)) == POINTER:
                     raise GillError(f"{path} {NO_FILE_YET}")
