@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -197,11 +198,19 @@ def read_text(path, what: str = "file") -> str:
         raise GillError(f"{what} {path} cannot be read: {error.strerror}") from error
 
 
+def restoring(folder, name: str) -> str:
+    """The command that brings a committed file below `folder` back, as one may type it anywhere."""
+    return f"`git -C {shlex.quote(str(folder))} checkout -- {shlex.quote(name)}`"
+
+
 def refuse_pointer(place) -> None:
-    """Raise GillError where `place`, or a file in that folder, is still to come by Git LFS."""
+    """Raise GillError where `place`, or a file in that folder, is still to come by Git LFS, or may
+    not be read, which libraries take for a missing file."""
     place = Path(place)
     for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
         if path.is_file():
+            if not os.access(path, os.R_OK):
+                raise GillError(f"{path} cannot be read: you have no right to; change its rights")
             with path.open("rb") as file:
                 if file.read(len(POINTER)) == POINTER:
                     raise GillError(f"{path} {NO_FILE_YET}")

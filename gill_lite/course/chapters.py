@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from gill_lite.errors import GillError
+from gill_lite.files import restoring
 
 FOLD = "hide-input"  # tag of a cell that draws and teaches nothing else; the site folds it itself
 FOLDED = {"jupyter": {"source_hidden": True}}  # JupyterLab shows three dots to click on
@@ -32,5 +33,5 @@ def read_chapter(path: Path):
             what = "holds the marks of a merge that was not finished"
         raise GillError(
             f"{path} {what}; mend it, or take the committed one: "
-            f"`git -C {path.parent} checkout -- {path.name}`"
+            f"{restoring(path.parent, path.name)}"
         ) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, refuse_pointer, sha256, shipped
+from gill_lite.files import read_json, refuse_pointer, restoring, sha256, shipped
 from gill_lite.profiles import DOWNLOADS, PAPER, REVISIONS, Profile
 
 FETCH = {"lm": "opt", "vision": "clip", "diffusion": "sd"}  # what `gill-lite fetch` calls them
@@ -287,7 +287,7 @@ def check_files(directory: Path) -> dict:
     """
     manifest = read_json(directory / "manifest.json", "weights manifest")
     for name, about in manifest["files"].items():
-        path, mend = directory / name, f"restore it with `git -C {directory} checkout -- {name}`"
+        path, mend = directory / name, f"restore it with {restoring(directory, name)}"
         if not path.is_file():
             raise GillError(f"weight file {path} is missing; {mend}")
         refuse_pointer(path)

@@ -134,7 +134,7 @@ def _descend(loss, step: int, parameters, optimizer, path: Path) -> None:
         raise GillError(
             f"stage {path.stem}: the loss is {loss.item()} at step {step}, its gradient "
             f"{norm.item()} long; {path} stays as it was last saved, and the same command goes on "
-            "from there"
+            "from there; if it comes here again, begin anew with another --seed and --work-dir"
         )
     optimizer.step()
 

@@ -178,5 +178,6 @@ def test_nan_in_pretraining_leaves_the_last_good_checkpoint(
     said = sentence(capsys)
     assert said.startswith("stage probes: ") and "at step 3" in said and told in said
     assert "probes.pt stays as it was last saved" in said
+    assert said.endswith("if it comes here again, begin anew with another --seed and --work-dir")
     assert [pretrain(tmp_path / "work"), pretrain(tmp_path / "whole")] == [0, 0]
     assert probes_of(tmp_path / "work") == probes_of(tmp_path / "whole")

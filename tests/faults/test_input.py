@@ -6,11 +6,13 @@ What a file alone can tell is in test_datasets; here the commands and the traini
 import gzip
 import io
 import json
+import os
 import re
 import shutil
 import tarfile
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -323,6 +325,15 @@ def test_models_that_git_lfs_has_yet_to_bring_are_told(tmp_path, name):
     folder = shutil.copytree(shipped("mini/lm"), tmp_path / "lm")
     (folder / name).write_text(POINTER)
     with pytest.raises(GillError, match=f"lm/{name} is a Git LFS pointer.* `git lfs pull`"):
+        load_backbones(profiles.PAPER, lm=folder)
+
+
+def test_weights_that_may_not_be_read_are_told_so(tmp_path, monkeypatch):
+    folder = shutil.copytree(shipped("mini/lm"), tmp_path / "lm")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(b"")  # root may read everything, so what is told is tried on a broken one
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != weights)
+    with pytest.raises(GillError, match="lm/model.safetensors cannot be read: .* change its right"):
         load_backbones(profiles.PAPER, lm=folder)
 
 

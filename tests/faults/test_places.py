@@ -13,9 +13,11 @@ import pytest
 
 from gill_lite import provenance
 from gill_lite.cli import main as cli
+from gill_lite.errors import GillError
 from gill_lite.evaluation import cache
 from gill_lite.experiments import reproduce
-from gill_lite.files import read_json
+from gill_lite.files import read_json, sha256, write_json
+from gill_lite.model.backbones import check_files
 from gill_lite.training import processes
 from tests.helpers import tiny_evaluation
 from tests.helpers.places import ROOT
@@ -55,6 +57,23 @@ def test_mini_asks_for_no_network_and_runs_in_any_folder(asked, tmp_path, monkey
     assert cli.main(["evaluate", "2", *options]) == 0
     assert read_json("out/results/table2_visdial.json")["counts"]["scored"] > 5
     assert asked == []
+
+
+def test_the_command_that_restores_a_weight_runs_from_anywhere(tmp_path):
+    """Also where the folder has a space and quotes, and the file's own folder is gone."""
+    clone = tmp_path / "mine & 'yours'"
+    (clone / "lm").mkdir(parents=True)
+    write_json(clone / "lm" / "config.json", {"a": 1})
+    about = {"bytes": 1, "sha256": sha256(clone / "lm" / "config.json")}
+    write_json(clone / "manifest.json", {"files": {"lm/config.json": about}})
+    for typed in ("init -q", "add .", "-c user.name=a -c user.email=b commit -qm c"):
+        subprocess.run(["git", *typed.split()], cwd=clone, check=True)
+    shutil.rmtree(clone / "lm")
+    with pytest.raises(GillError, match="config.json is missing") as caught:
+        check_files(clone)
+    command = str(caught.value).split("`")[1]
+    assert subprocess.run(command, shell=True, cwd="/").returncode == 0
+    assert read_json(clone / "lm" / "config.json") == {"a": 1}
 
 
 @pytest.mark.parametrize(
