@@ -18,6 +18,10 @@ from gill_lite.files import write_bytes, write_text
 from gill_lite.provenance import repository_root, usable_cores
 
 KERNEL_START_SECONDS = 300  # on a busy machine a kernel may need more than the usual minute
+KERNEL_OPTIONS = (
+    "--IPKernelApp.log_level=CRITICAL",  # its own complaints at Ctrl-C
+    "--HistoryManager.hist_file=:memory:",
+)
 MAX_CELL_LINES = 20  # without imports: a list to look things up in
 MAX_NOTEBOOK_BYTES = 600_000  # figures of 150 dpi
 MAX_TOTAL_BYTES = 8_000_000
@@ -36,7 +40,20 @@ def execute(source: Path, output: Path, parameters: dict, progress: bool = True)
     for a parameter the notebook does not have, and papermill's PapermillExecutionError, after
     writing `output` up to the failing cell, when a cell fails.
     """
+    with own_environment():
+        run_notebook(source, output, parameters, sys.stderr if progress else None, progress)
+
+
+def run_notebook(
+    source: Path, output: Path, parameters: dict, stderr=None, progress=False, kernel=None
+) -> None:
+    """`execute` inside `own_environment`. `stderr`: a text file for what the cells write there.
+
+    kernel: an AsyncKernelManager to start for it, the caller's to end. With one, several threads
+    may run notebooks: papermill would change the folder of all of them.
+    """
     import papermill
+    from nbclient.util import run_sync
 
     read_chapter(source)
     try:
@@ -51,18 +68,20 @@ def execute(source: Path, output: Path, parameters: dict, progress: bool = True)
                 f"{source.name} has no parameter '{name}'; it has {', '.join(known) or 'none'}."
             )
     output.parent.mkdir(parents=True, exist_ok=True)
-    with own_environment():
-        papermill.execute_notebook(
-            str(source),
-            str(output),
-            parameters=parameters,
-            kernel_name="python3",
-            start_timeout=KERNEL_START_SECONDS,
-            cwd=str(repository_root()),
-            progress_bar={"desc": source.stem, "unit": "cell"} if progress else False,
-            stderr_file=sys.stderr if progress else None,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # its own complaints at Ctrl-C
-        )
+    if kernel:
+        run_sync(kernel.start_kernel)(cwd=str(repository_root()), extra_arguments=[*KERNEL_OPTIONS])
+    papermill.execute_notebook(
+        str(source),
+        str(output),
+        parameters=parameters,
+        kernel_name="python3",
+        start_timeout=KERNEL_START_SECONDS,
+        cwd=None if kernel else str(repository_root()),
+        progress_bar={"desc": source.stem, "unit": "cell"} if progress else False,
+        stderr_file=stderr,
+        extra_arguments=[*KERNEL_OPTIONS],
+        km=kernel,
+    )
 
 
 @contextmanager

@@ -6,15 +6,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
+
+from tqdm import tqdm
 
 from gill_lite.errors import GillError
 from gill_lite.evaluation.tables import Table
 from gill_lite.files import only_one, read_json
 from gill_lite.profiles import get_profile
-from gill_lite.provenance import collect, peak_memory_mb, repository_root
+from gill_lite.provenance import collect, peak_memory_mb, repository_root, usable_cores
 from gill_lite.training import recipes
 
 
@@ -37,32 +41,40 @@ def reproduce(tables: list[Table], parameters: dict, output_dir: Path, command: 
     """Compute `tables` into `output_dir`; print each and write report.html as soon as it is there.
 
     parameters: notebook parameters (profile, seeds, sizes, run_seed, protocol, joints_dir); None
-    takes the table's default, and each table is given its own alone. The quickest table comes
-    first. A table that fails leaves the others' results in place. Returns the exit status: 0, or
-    1 if any failed.
+    takes the table's default, and each table is given its own alone. Tables of one task share
+    pictures and run one after another, beside those of the other tasks as far as there are cores.
+    A table that fails leaves the others' results in place. Returns the exit status: 0, or 1 if
+    any failed.
     """
+    from gill_lite.course.notebooks import own_environment
+    from gill_lite.experiments.lanes import side_by_side
     from gill_lite.report import claims, summary
 
     started, outcomes = time.time(), []
     output_dir = prepare_folder(parameters["profile"], output_dir)
-    with only_one(output_dir):
-        waiting = quickest_first(tables)
-        while waiting:
-            outcomes.append(_run(waiting.pop(0), parameters, output_dir))
+    run_one = partial(_run, parameters=parameters, output_dir=output_dir)
+    made = side_by_side(lanes(tables), run_one, usable_cores())
+    with only_one(output_dir), own_environment(), closing(made):
+        for outcome in made:
+            outcomes.append(outcome)
+            waiting = [t for t in tables if t not in [o.table for o in outcomes]]
             run = collect(started, parameters["profile"], command)
             results, written = _report(outcomes, waiting, output_dir, run)
-            _tell(outcomes[-1], results)
-            if waiting:
-                print(f"report so far: {_shown(written)}, {len(waiting)} to come", flush=True)
+            with tqdm.external_write_mode(file=sys.stdout):
+                _tell(outcome, results)
+                if waiting:
+                    print(f"report so far: {_shown(written)}, {len(waiting)} to come", flush=True)
     print(claims.count_text(summary.claim_rows(results)))
     print(f"report: {_shown(written)}")
     return 1 if any(outcome.problem for outcome in outcomes) else 0
 
 
-def quickest_first(tables: list[Table]) -> list[Table]:
-    """The tables, the one that took the reference run least before the others."""
-    first = min(tables, key=lambda table: table.came_out.minutes if table.came_out else 0)
-    return [first, *(table for table in tables if table is not first)]
+def lanes(tables: list[Table]) -> list[list[Table]]:
+    """The tables by their task, in order, but the one that took the reference run least first."""
+    quickest = min(tables, key=lambda table: table.came_out.minutes if table.came_out else 0)
+    tables = [quickest, *(table for table in tables if table is not quickest)]
+    tasks = dict.fromkeys(table.task.name for table in tables)
+    return [[table for table in tables if table.task.name == name] for name in tasks]
 
 
 def _report(
@@ -91,15 +103,18 @@ def _tell(outcome: Outcome, results: dict) -> None:
         print(summary.as_text(results[outcome.results.stem]), flush=True)
 
 
-def _run(table: Table, parameters: dict, output_dir: Path) -> Outcome:
+def _run(table: Table, kernel, parameters: dict, output_dir: Path) -> Outcome:
     """Execute one table's notebook; a failure becomes a sentence, never the end of the run."""
+    from nbclient.util import run_sync
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    from gill_lite.course.notebooks import execute
+    from gill_lite.course.notebooks import run_notebook
+    from gill_lite.experiments.lanes import Line
 
     source = repository_root() / "notebooks" / table.notebook
     notebook = output_dir / "notebooks" / table.notebook
+    given = _given(table, parameters, output_dir)
     official = table.protocols and parameters["protocol"] == "official"
     results = output_dir / "results" / f"{table.name}{'_official' * official}.json"
     before = _stamp(results)
@@ -107,12 +122,16 @@ def _run(table: Table, parameters: dict, output_dir: Path) -> Outcome:
     if not source.is_file():
         return Outcome(table, results, 0.0, f"{_shown(source)} is missing; restore it from git")
     try:
-        execute(source, notebook, _given(table, parameters, output_dir))
+        with Line(source.stem) as line:
+            run_notebook(source, notebook, given, line, kernel=kernel)
         problem = _results_problem(results, before)
     except PapermillExecutionError as error:
         problem = f"failed in cell [{error.exec_count}] with {error.ename}: {error.evalue}"
     except DeadKernelError as error:
         problem = f"lost its Python process ({error}); was it out of memory?"
+    finally:
+        if kernel.has_kernel:
+            run_sync(kernel.shutdown_kernel)(now=True)
     if problem:
         problem = f"{table.notebook} {problem} (executed notebook: {_shown(notebook)})"
     return Outcome(table, results, time.time() - started, problem)

@@ -60,6 +60,7 @@ def test_each_table_is_given_its_own_size_and_the_defaults(repository, capsys):
 def test_the_report_and_the_terminal_show_each_table_as_soon_as_it_is_there(
     repository, capsys, monkeypatch
 ):
+    monkeypatch.setattr(reproduce, "usable_cores", lambda: 1)
     for table in ("1", "2", "retrieval"):
         repository(table)
     pages, told, inner = [], [], reproduce._tell
@@ -78,6 +79,25 @@ def test_the_report_and_the_terminal_show_each_table_as_soon_as_it_is_there(
     assert TABLES["1"].title in pages[0] and "Title of table1_vist" not in pages[0]
     assert f"loads itself anew: {TABLES['2'].title}." in pages[1]
     assert "report so far: run/report.html, 1 to come" in told[2]
+
+
+def test_tables_of_one_task_follow_each_other_the_quickest_before_them():
+    found = [[table.typed for table in lane] for lane in reproduce.lanes(choose(["all"]))]
+    assert found == [["retrieval", "1", "mappers", "context", "tokens"], ["2"], ["decide"]]
+
+
+def test_tables_of_other_tasks_are_made_at_the_same_time(repository, monkeypatch, tmp_path):
+    monkeypatch.setattr(reproduce, "usable_cores", lambda: 2)
+    for table, other in (("1", "2"), ("2", "1")):
+        mine, its = str(tmp_path / f"begun-{table}"), str(tmp_path / f"begun-{other}")
+        wait = (
+            f"import pathlib, time\npathlib.Path({mine!r}).touch()\nbegun = time.time()\n"
+            f"while not pathlib.Path({its!r}).exists():\n"
+            "    assert time.time() - begun < 60\n    time.sleep(0.1)\n"
+        )
+        name, sizes = TABLES[table].name, ", ".join(TABLES[table].sizes)
+        repository(table, wait + WRITE.format(name=name, sizes=sizes))
+    assert cli.main("reproduce --tables 1,2 -o run".split()) == 0
 
 
 def test_the_official_protocol_has_results_of_its_own(repository):

@@ -170,12 +170,11 @@ def test_a_second_reproduction_in_one_folder_is_told(tmp_path, monkeypatch, caps
     write_notebook(tmp_path, "pass")
     command, told = "reproduce --tables 1 -o run".split(), []
 
-    def execute(*given):
-        if not told:
-            told.append(None)
-            told[:] = [(cli.main(command), sentence(capsys))]
+    def run(*given):
+        told.append((cli.main(command), sentence(capsys)))
+        return {}
 
-    monkeypatch.setattr("gill_lite.course.notebooks.execute", execute)
+    monkeypatch.setattr("gill_lite.experiments.reproduce._given", run)
     assert cli.main(command) == 1, "a notebook that writes no results"
     folder = tmp_path / "run"
     assert told == [(2, f"another run is writing to {folder}; wait or name another")]
