@@ -5,6 +5,7 @@ choices of a protocol from its dataclass; the picture is what README's lines of 
 """
 
 import re
+from datetime import datetime
 from pathlib import Path
 
 from gill_lite.errors import GillError
@@ -94,7 +95,7 @@ def results_section(result: dict) -> str:
 def cost_text(results: list[dict]) -> str:
     """What all tables together took, and on what."""
     about = [result["provenance"] for result in results]
-    minutes = sum(one["wall_seconds"] for one in about) / 60
+    minutes = busy_seconds(about) / 60
     memory = max(one["peak_memory_mb"] for one in about)
     machines = {
         f"{one['hardware']['processor']}, {one['hardware']['cores']} cores" for one in about
@@ -103,6 +104,17 @@ def cost_text(results: list[dict]) -> str:
         f"All tables together, each picture drawn once: {minutes:.0f} minutes and at most "
         f"{memory:,.0f} MB ({' and '.join(sorted(machines))})."
     )
+
+
+def busy_seconds(about: list[dict]) -> float:
+    """How long at least one of the runs was under way: two at the same time count once."""
+    ends = [datetime.fromisoformat(one["finished_utc"]).timestamp() for one in about]
+    runs = sorted((end - one["wall_seconds"], end) for one, end in zip(about, ends, strict=True))
+    total, until = 0.0, runs[0][0]
+    for start, end in runs:
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 def reference_runs(folder: Path) -> list[dict]:

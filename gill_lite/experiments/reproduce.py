@@ -41,23 +41,24 @@ def reproduce(tables: list[Table], parameters: dict, output_dir: Path, command: 
     """Compute `tables` into `output_dir`; print each and write report.html as soon as it is there.
 
     parameters: notebook parameters (profile, seeds, sizes, run_seed, protocol, joints_dir); None
-    takes the table's default, and each table is given its own alone. Tables of one task share
-    pictures and run one after another, beside those of the other tasks as far as there are cores.
-    A table that fails leaves the others' results in place. Returns the exit status: 0, or 1 if
-    any failed.
+    takes the table's default, and each table is given its own alone. The quickest table begins,
+    with others beside it as far as there are cores. A table that fails leaves the others' results
+    in place. Returns the exit status: 0, or 1 if any failed.
     """
     from gill_lite.course.notebooks import own_environment
-    from gill_lite.experiments.lanes import side_by_side
+    from gill_lite.experiments.side_by_side import side_by_side
     from gill_lite.report import claims, summary
 
     started, outcomes = time.time(), []
     output_dir = prepare_folder(parameters["profile"], output_dir)
     run_one = partial(_run, parameters=parameters, output_dir=output_dir)
-    made = side_by_side(lanes(tables), run_one, usable_cores())
+    beside = partial(shares_nothing, seeds=parameters["seeds"])
+    made = side_by_side(quickest_first(tables), run_one, usable_cores(), beside)
+    waiting = list(tables)
     with only_one(output_dir), own_environment(), closing(made):
-        for outcome in made:
+        for table, outcome in made:
             outcomes.append(outcome)
-            waiting = [t for t in tables if t not in [o.table for o in outcomes]]
+            waiting.remove(table)
             run = collect(started, parameters["profile"], command)
             results, written = _report(outcomes, waiting, output_dir, run)
             with tqdm.external_write_mode(file=sys.stdout):
@@ -69,12 +70,27 @@ def reproduce(tables: list[Table], parameters: dict, output_dir: Path, command: 
     return 1 if any(outcome.problem for outcome in outcomes) else 0
 
 
-def lanes(tables: list[Table]) -> list[list[Table]]:
-    """The tables by their task, in order, but the one that took the reference run least first."""
-    quickest = min(tables, key=lambda table: table.came_out.minutes if table.came_out else 0)
-    tables = [quickest, *(table for table in tables if table is not quickest)]
-    tasks = dict.fromkeys(table.task.name for table in tables)
-    return [[table for table in tables if table.task.name == name] for name in tasks]
+def quickest_first(tables: list[Table]) -> list[Table]:
+    """The tables, the one that took the reference run least before the others."""
+    first = min(tables, key=lambda table: table.came_out.minutes if table.came_out else 0)
+    return [first, *(table for table in tables if table is not first)]
+
+
+def shares_nothing(table: Table, under_way: list[Table], ended: list[Table], seeds) -> bool:
+    """Whether `table` may be made beside those under way: it shares no pictures with them.
+
+    Those that ended tables have made do not count: they are in the cache.
+    """
+
+    def pictures(tables: Sequence[Table]) -> set[tuple]:
+        parts = [part for table in tables for part in table.parts]
+        return {
+            (part.scorer, part.task.name, *cell)
+            for part in parts
+            for cell in part.cells(part.seeds_for(seeds))
+        }
+
+    return not (pictures([table]) & pictures(under_way)) - pictures(ended)
 
 
 def _report(
@@ -105,12 +121,12 @@ def _tell(outcome: Outcome, results: dict) -> None:
 
 def _run(table: Table, kernel, parameters: dict, output_dir: Path) -> Outcome:
     """Execute one table's notebook; a failure becomes a sentence, never the end of the run."""
-    from nbclient.util import run_sync
     from nbclient.exceptions import DeadKernelError
+    from nbclient.util import run_sync
     from papermill.exceptions import PapermillExecutionError
 
     from gill_lite.course.notebooks import run_notebook
-    from gill_lite.experiments.lanes import Line
+    from gill_lite.experiments.side_by_side import Line
 
     source = repository_root() / "notebooks" / table.notebook
     notebook = output_dir / "notebooks" / table.notebook

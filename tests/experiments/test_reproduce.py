@@ -1,6 +1,7 @@
 """`gill-lite reproduce` over several tables, with notebooks that compute nothing."""
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -81,12 +82,18 @@ def test_the_report_and_the_terminal_show_each_table_as_soon_as_it_is_there(
     assert "report so far: run/report.html, 1 to come" in told[2]
 
 
-def test_tables_of_one_task_follow_each_other_the_quickest_before_them():
-    found = [[table.typed for table in lane] for lane in reproduce.lanes(choose(["all"]))]
-    assert found == [["retrieval", "1", "mappers", "context", "tokens"], ["2"], ["decide"]]
+def test_tables_that_share_pictures_wait_for_each_other():
+    one, two, mappers, context, found = (
+        TABLES[name] for name in ("1", "2", "mappers", "context", "retrieval")
+    )
+    free = partial(reproduce.shares_nothing, seeds=None)
+    assert free(two, [one], []) and free(found, [one], []), "of other tasks, and nothing drawn"
+    assert not free(mappers, [one], []), "GILL on a full story is in both"
+    assert not free(mappers, [context], [])
+    assert free(mappers, [context], [one]), "what they share is made"
 
 
-def test_tables_of_other_tasks_are_made_at_the_same_time(repository, monkeypatch, tmp_path):
+def test_two_tables_are_made_at_the_same_time(repository, monkeypatch, tmp_path):
     monkeypatch.setattr(reproduce, "usable_cores", lambda: 2)
     for table, other in (("1", "2"), ("2", "1")):
         mine, its = str(tmp_path / f"begun-{table}"), str(tmp_path / f"begun-{other}")
