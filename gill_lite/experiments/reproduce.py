@@ -45,7 +45,7 @@ def reproduce(tables: list[Table], parameters: dict, output_dir: Path, command: 
     with others beside it as far as there are cores. A table that fails leaves the others' results
     in place. Returns the exit status: 0, or 1 if any failed.
     """
-    from gill_lite.course.notebooks import own_environment
+    from gill_lite.course.kernels import own_environment
     from gill_lite.experiments.side_by_side import side_by_side
     from gill_lite.report import claims, summary
 
@@ -125,7 +125,7 @@ def _run(table: Table, kernel, parameters: dict, output_dir: Path) -> Outcome:
     from nbclient.util import run_sync
     from papermill.exceptions import PapermillExecutionError
 
-    from gill_lite.course.notebooks import run_notebook
+    from gill_lite.course.kernels import run_notebook
     from gill_lite.experiments.side_by_side import Line
 
     source = repository_root() / "notebooks" / table.notebook

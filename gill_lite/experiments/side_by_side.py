@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -10,7 +10,8 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.util import run_sync
 from tqdm import tqdm
 
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 def side_by_side(
@@ -18,7 +19,7 @@ def side_by_side(
     run: Callable[[Item, AsyncKernelManager], Made],
     workers: int,
     beside: Callable[[Item, list[Item], list[Item]], bool],
-) -> Iterator[tuple[Item, Made]]:
+) -> Generator[tuple[Item, Made], None, None]:
     """(item, run(item, kernel)) of every item, as they end; at most `workers` at a time.
 
     Each runs in a thread with a kernel manager of its own. They begin in order, but for those that

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from gill_lite.course import hand_out, notebooks
+from gill_lite.course import hand_out, kernels
 from gill_lite.course.chapters import chapters
 from gill_lite.errors import GillError
 from tests.helpers.places import ROOT
@@ -67,7 +67,7 @@ def test_a_broken_chapter_is_one_sentence_and_nothing_is_written(clone, tmp_path
         hand_out.build("student", tmp_path / "student")
     assert not (tmp_path / "student").exists()
     with pytest.raises(GillError, match=what):
-        notebooks.execute(clone / "notebooks/03_learn_img_tokens.ipynb", tmp_path / "x.ipynb", {})
+        kernels.execute(clone / "notebooks/03_learn_img_tokens.ipynb", tmp_path / "x.ipynb", {})
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_notebook_runs_alike_in_any_environment(foreign, tmp_path):
     kernel = {"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}}
     nbformat.write(new_notebook(cells=[new_code_cell(FIGURE)], metadata=kernel), source)
     before = dict(os.environ)
-    notebooks.execute(source, done, {}, progress=False)
+    kernels.execute(source, done, {}, progress=False)
     assert dict(os.environ) == before, "what the user has set is put back"
     outputs = nbformat.read(done, as_version=4).cells[0].outputs
     (printed,) = [

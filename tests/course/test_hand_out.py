@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from gill_lite.course import exercises, hand_out, notebooks
+from gill_lite.course import exercises, hand_out, kernels
 from gill_lite.errors import GillError
 from tests.helpers.places import ROOT
 
@@ -332,7 +332,7 @@ def test_the_student_version_runs_through_untouched(built, tmp_path):
     """One chapter from the built folder; the others' cells are nbval's, as the test above says."""
     source = built["student"][0] / "notebooks" / "03_learn_img_tokens.ipynb"
     done = tmp_path / "done.ipynb"
-    notebooks.execute(source, done, {"num_stories": 2}, progress=False)
+    kernels.execute(source, done, {"num_stories": 2}, progress=False)
     executed = nbformat.read(done, as_version=4)
     for exercise in exercises.exercises(nbformat.read(source, as_version=4)):
         if exercise.checker is not None:

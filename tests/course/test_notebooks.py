@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from gill_lite.course import hand_out, notebooks
+from gill_lite.course import hand_out, kernels, notebooks
 from gill_lite.errors import GillError
 from tests.helpers.places import ROOT
 
@@ -236,7 +236,7 @@ def test_a_parameter_given_as_text_is_refused_in_the_notebook(tmp_path):
 
     path = saved(good_notebook(), tmp_path)
     with pytest.raises(PapermillExecutionError, match="'flag' must be True or False"):
-        notebooks.execute(path, tmp_path / "out.ipynb", {"flag": "false"}, progress=False)
+        kernels.execute(path, tmp_path / "out.ipynb", {"flag": "false"}, progress=False)
     assert (tmp_path / "out.ipynb").is_file(), "the record of the failure stays"
 
 
@@ -245,11 +245,11 @@ def test_a_notebook_whose_kernel_was_stripped_is_refused_in_one_sentence(tmp_pat
     stripped.metadata = {}
     nbformat.write(stripped, tmp_path / name)
     with pytest.raises(GillError, match=f"{name} names no kernel; restore it from git, or set"):
-        notebooks.execute(tmp_path / name, tmp_path / "out.ipynb", {}, progress=False)
+        kernels.execute(tmp_path / name, tmp_path / "out.ipynb", {}, progress=False)
 
 
 def test_a_parameter_nobody_reads_is_refused_before_the_run(tmp_path):
     path = saved(good_notebook(), tmp_path)
     with pytest.raises(GillError, match="00_try.ipynb has no parameter 'flagg'; it has flag"):
-        notebooks.execute(path, tmp_path / "out.ipynb", {"flagg": True}, progress=False)
+        kernels.execute(path, tmp_path / "out.ipynb", {"flagg": True}, progress=False)
     assert not (tmp_path / "out.ipynb").exists()

@@ -12,7 +12,7 @@ import torch
 
 import gill_lite
 from gill_lite.cli import main as cli
-from gill_lite.course.notebooks import execute
+from gill_lite.course.kernels import execute
 from gill_lite.files import read_json
 from gill_lite.provenance import repository_root
 from gill_lite.report import claims, summary

@@ -186,7 +186,7 @@ exec "$1" -c "
 import sys
 from pathlib import Path
 from gill_lite.cli.main import main
-from gill_lite.course.notebooks import execute
+from gill_lite.course.kernels import execute
 execute(Path('$0/notebooks/19_assemble_report.ipynb'), Path('19.ipynb'), {}, progress=False)
 assert main(['reproduce', '--tables=1']) == 2
 sys.exit(main(['evaluate', '2', '--num-dialogues=1', '--seeds=0', '-o', 'out']))
