@@ -5,12 +5,13 @@ stops at the end of its schedule; what it reached on held-out data is compared w
 written into the manifest, reached or not.
 """
 
+import json
 from contextlib import contextmanager
 from pathlib import Path
 
 from gill_lite import provenance
 from gill_lite.errors import GillError
-from gill_lite.files import only_one, read_json, sha256, tidy, write_json
+from gill_lite.files import only_one, read_json, sha256, tidy, write_json, write_text
 from gill_lite.model.backbones import arguments_by_their_old_names
 from gill_lite.pretraining.loop import curve
 from gill_lite.world import telling
@@ -199,10 +200,7 @@ def is_weight_file(path: Path, directory: Path) -> bool:
 
 
 def copy_halved(trained: Path, output_dir: Path, names=STAGES) -> None:
-    """Copy stages through their own classes, weights as float16.
-
-    The denoiser's copy holds the autoencoder.
-    """
+    """Copy stages as float16, the autoencoder with the denoiser; no file names its old folder."""
     import torch
     from diffusers import StableDiffusionPipeline
     from safetensors.torch import load_file, save_file
@@ -225,6 +223,10 @@ def copy_halved(trained: Path, output_dir: Path, names=STAGES) -> None:
             with arguments_by_their_old_names():
                 pipeline = pipelines[name].from_pretrained(source, **options)
             pipeline.save_pretrained(target)
+            for path in target.rglob("*.json"):
+                told = read_json(path, "configuration")
+                if told.pop("_name_or_path", None):
+                    write_text(path, json.dumps(told, indent=2) + "\n")
         if name in ("probes", "trunk"):
             weights = load_file(source / "model.safetensors")
             target.mkdir(parents=True, exist_ok=True)
