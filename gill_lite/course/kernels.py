@@ -35,10 +35,14 @@ def run_notebook(
 ) -> None:
     """`execute` inside `own_environment`. `stderr`: a text file for what the cells write there.
 
+    While it runs, what is there stands beside `output` with a dot before its name: whoever reads
+    `output` finds the one before or the new one, never half of one.
+
     kernel: an AsyncKernelManager to start for it, the caller's to end. With one, several threads
     may run notebooks: papermill would change the folder of all of them.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from nbclient.util import run_sync
 
     read_chapter(source)
@@ -54,20 +58,26 @@ def run_notebook(
                 f"{source.name} has no parameter '{name}'; it has {', '.join(known) or 'none'}."
             )
     output.parent.mkdir(parents=True, exist_ok=True)
+    running = output.with_name(f".{output.name}")
     if kernel:
         run_sync(kernel.start_kernel)(cwd=str(repository_root()), extra_arguments=[*OPTIONS])
-    papermill.execute_notebook(
-        str(source),
-        str(output),
-        parameters=parameters,
-        kernel_name="python3",
-        start_timeout=START_SECONDS,
-        cwd=None if kernel else str(repository_root()),
-        progress_bar={"desc": source.stem, "unit": "cell"} if progress else False,
-        stderr_file=stderr,
-        extra_arguments=[*OPTIONS],
-        km=kernel,
-    )
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(running),
+            parameters=parameters,
+            kernel_name="python3",
+            start_timeout=START_SECONDS,
+            cwd=None if kernel else str(repository_root()),
+            progress_bar={"desc": source.stem, "unit": "cell"} if progress else False,
+            stderr_file=stderr,
+            extra_arguments=[*OPTIONS],
+            km=kernel,
+        )
+    except (DeadKernelError, papermill.PapermillExecutionError):
+        running.replace(output)
+        raise
+    running.replace(output)
 
 
 @contextmanager

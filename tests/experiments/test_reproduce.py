@@ -107,6 +107,22 @@ def test_two_tables_are_made_at_the_same_time(repository, monkeypatch, tmp_path)
     assert cli.main("reproduce --tables 1,2 -o run".split()) == 0
 
 
+def test_a_notebook_that_is_being_made_is_not_read_yet(repository, tmp_path):
+    """The report reads what ended while others run; half a notebook would break it."""
+    folder = tmp_path / "run/notebooks"
+    done, half = folder / TABLES["1"].notebook, str(folder / ".10_*.ipynb")
+    look = (
+        "import json, pathlib, glob\n"
+        f"open('seen.json', 'w').write(json.dumps([pathlib.Path({str(done)!r}).exists(), "
+        f"glob.glob({half!r})]))\n"
+    )
+    repository("1", look + WRITE.format(name=TABLES["1"].name, sizes="num_stories"))
+    assert cli.main("reproduce --tables 1 -o run".split()) == 0
+    there, beside = json.loads((tmp_path / "repo/seen.json").read_text())
+    assert not there and len(beside) == 1
+    assert done.is_file() and not list(folder.glob(".*"))
+
+
 def test_the_official_protocol_has_results_of_its_own(repository):
     repository("1")
     assert cli.main("reproduce --tables 1 --protocol official --run-seed 42 -o run".split()) == 0

@@ -3,7 +3,7 @@
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
-from gill_lite.course import notebooks
+from gill_lite.course import kernels, notebooks
 from gill_lite.experiments import reproduce
 
 TABLE1 = "10_reproduce_table1_vist.ipynb"
@@ -14,7 +14,7 @@ def pretend_repository(folder, monkeypatch) -> None:
     """`folder`/repo is the repository for the commands, and `folder` the place one is in."""
     for name in ("notebooks", "data/mini"):
         (folder / "repo" / name).mkdir(parents=True)
-    for module in (reproduce, notebooks):
+    for module in (reproduce, kernels, notebooks):
         monkeypatch.setattr(module, "repository_root", lambda: folder / "repo")
     monkeypatch.chdir(folder)
 
