@@ -21,6 +21,8 @@ from gill_lite.profiles import get_profile
 from gill_lite.provenance import collect, peak_memory_mb, repository_root, usable_cores
 from gill_lite.training import recipes
 
+AT_ONCE = 2  # tables: each takes more than a GB of memory
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -42,7 +44,7 @@ def reproduce(tables: list[Table], parameters: dict, output_dir: Path, command: 
 
     parameters: notebook parameters (profile, seeds, sizes, run_seed, protocol, joints_dir); None
     takes the table's default, and each table is given its own alone. The quickest table begins,
-    with others beside it as far as there are cores. A table that fails leaves the others' results
+    with another beside it where there are two cores. A table that fails leaves the others' results
     in place. Returns the exit status: 0, or 1 if any failed.
     """
     from gill_lite.course.kernels import own_environment
@@ -53,7 +55,7 @@ def reproduce(tables: list[Table], parameters: dict, output_dir: Path, command: 
     output_dir = prepare_folder(parameters["profile"], output_dir)
     run_one = partial(_run, parameters=parameters, output_dir=output_dir)
     beside = partial(shares_nothing, seeds=parameters["seeds"])
-    made = side_by_side(quickest_first(tables), run_one, usable_cores(), beside)
+    made = side_by_side(quickest_first(tables), run_one, min(usable_cores(), AT_ONCE), beside)
     waiting = list(tables)
     with only_one(output_dir), own_environment(), closing(made):
         for table, outcome in made:
@@ -79,7 +81,7 @@ def quickest_first(tables: list[Table]) -> list[Table]:
 def shares_nothing(table: Table, under_way: list[Table], ended: list[Table], seeds) -> bool:
     """Whether `table` may be made beside those under way: it shares no pictures with them.
 
-    Those that ended tables have made do not count: they are in the cache.
+    Pictures that ended tables have made do not count: they are in the cache.
     """
 
     def pictures(tables: Sequence[Table]) -> set[tuple]:
