@@ -299,7 +299,7 @@ def test_tables_made_differently_are_told():
 def test_a_run_is_summed_up_from_its_tables():
     one, other = ({**PROVENANCE, "peak_memory_mb": peak} for peak in (None, 3000.0))
     assert summary.run_of({"a": vist(provenance=one), "b": vist(provenance=other)}) == {
-        "profile": "mini", "tables": 2, "wall_seconds": 180.0, "peak_memory_mb": 3000.0
+        "profile": "mini", "tables": 2, "wall_seconds": 90.0, "peak_memory_mb_of_a_table": 3000.0
     }  # fmt: skip
     assert summary.run_of({})["profile"] == "unknown"
     made = summary.made_frame({"a": vist(provenance=one)})
@@ -375,3 +375,13 @@ def test_wrong_accuracies_are_told(wrong):
     cases = picture_cases()
     assert lab.check(attribute_accuracy, attribute_accuracy, cases).startswith("passed")
     assert "should" in lab.check(wrong, attribute_accuracy, cases)
+
+
+def test_two_runs_at_the_same_time_count_once():
+    def run(ended: str, seconds: float) -> dict:
+        return {"finished_utc": f"2026-01-01 {ended}", "wall_seconds": seconds}
+
+    apart = [run("10:01:00", 60), run("11:01:00", 30)]
+    assert summary.busy_seconds(apart) == 90
+    within, over = run("10:00:50", 20), run("10:01:20", 30)  # from 10:00:30 and from 10:00:50
+    assert summary.busy_seconds([*apart, within, over]) == 90 + 20
