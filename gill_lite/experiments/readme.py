@@ -5,7 +5,6 @@ choices of a protocol from its dataclass; the picture is what README's lines of 
 """
 
 import re
-from datetime import datetime
 from pathlib import Path
 
 from gill_lite.errors import GillError
@@ -16,7 +15,7 @@ from gill_lite.provenance import repository_root
 from gill_lite.report import claims
 from gill_lite.report.ceiling import ceiling_frame
 from gill_lite.report.numbers import results_frame, to_markdown
-from gill_lite.report.summary import counts_text
+from gill_lite.report.summary import busy_seconds, counts_text
 
 # README's three: longer contexts, the mapper, pictures in the context.
 TELLING = ("vist-text-gain", "mappers-linear-insufficient", "vist-images-help")
@@ -102,19 +101,8 @@ def cost_text(results: list[dict]) -> str:
     }
     return (
         f"All tables together, each picture drawn once: {minutes:.0f} minutes and at most "
-        f"{memory:,.0f} MB ({' and '.join(sorted(machines))})."
+        f"{memory:,.0f} MB a table ({' and '.join(sorted(machines))})."
     )
-
-
-def busy_seconds(about: list[dict]) -> float:
-    """How long at least one of the runs was under way: two at the same time count once."""
-    ends = [datetime.fromisoformat(one["finished_utc"]).timestamp() for one in about]
-    runs = sorted((end - one["wall_seconds"], end) for one, end in zip(about, ends, strict=True))
-    total, until = 0.0, runs[0][0]
-    for start, end in runs:
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return total
 
 
 def reference_runs(folder: Path) -> list[dict]:

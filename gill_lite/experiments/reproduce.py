@@ -101,7 +101,8 @@ def _report(
     """Write report.html of what is there; returns the results in it and its path."""
     from gill_lite.report import page, summary
 
-    run["peak_memory_mb"] = peak_memory_mb(children=True)
+    del run["peak_memory_mb"]  # of this process, which computes nothing
+    run["peak_memory_mb_of_a_table"] = peak_memory_mb(children=True)
     run["notebooks"] = {o.table.name: round(o.seconds, 1) for o in outcomes}
     problems = [o.problem for o in outcomes if o.problem]
     failed = {o.results.stem for o in outcomes if o.problem}

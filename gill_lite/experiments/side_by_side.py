@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import TypeVar
 
 from jupyter_client.manager import AsyncKernelManager
@@ -48,7 +49,7 @@ def side_by_side(
         finally:
             while not all(future.done() for future in under_way):
                 for kernel in kernels:
-                    if kernel.has_kernel:
+                    with suppress(RuntimeError):  # none is running: not yet, or no longer
                         run_sync(kernel.signal_kernel)(signal.SIGTERM)
                 time.sleep(0.1)
 

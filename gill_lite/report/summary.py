@@ -1,5 +1,7 @@
 """Results files as rows and frames: what `page` shows and a notebook beside it."""
 
+import math
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -195,14 +197,25 @@ def _inputs(made: dict) -> list[dict]:
 
 
 def run_of(results: dict[str, dict]) -> dict:
-    """Facts of a run from its tables: profile, how long all took, the largest memory."""
+    """Facts of a run from its tables: profile, how long all took, a table's largest memory."""
     made = [result["provenance"] for result in results.values()]
     return {
         "profile": ", ".join(sorted({one["profile"] for one in made})) or "unknown",
         "tables": len(made),
-        "wall_seconds": round(sum(one["wall_seconds"] for one in made), 1),
-        "peak_memory_mb": max((one["peak_memory_mb"] or 0 for one in made), default=0),
+        "wall_seconds": round(busy_seconds(made), 1),
+        "peak_memory_mb_of_a_table": max((one["peak_memory_mb"] or 0 for one in made), default=0),
     }
+
+
+def busy_seconds(about: list[dict]) -> float:
+    """How long at least one of the runs was under way: two at the same time count once."""
+    ends = [datetime.fromisoformat(one["finished_utc"]).timestamp() for one in about]
+    runs = sorted((end - one["wall_seconds"], end) for one, end in zip(about, ends, strict=True))
+    total, until = 0.0, -math.inf
+    for start, end in runs:
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 def unlike(results: dict[str, dict]) -> str:

@@ -50,13 +50,3 @@ def test_a_page_without_a_place_is_refused():
     assert readme.placed(page, "where", "new") == new == readme.placed(new, "where", "new")
     with pytest.raises(GillError, match="lacks the lines"):
         readme.placed("nothing", "where", "new")
-
-
-def test_two_runs_at_the_same_time_count_once():
-    def run(ended: str, seconds: float) -> dict:
-        return {"finished_utc": f"2026-01-01 {ended}", "wall_seconds": seconds}
-
-    apart = [run("10:01:00", 60), run("11:01:00", 30)]
-    assert readme.busy_seconds(apart) == 90
-    within, over = run("10:00:50", 20), run("10:01:20", 30)  # from 10:00:30 and from 10:00:50
-    assert readme.busy_seconds([*apart, within, over]) == 90 + 20

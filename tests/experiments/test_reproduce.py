@@ -78,7 +78,7 @@ def test_the_report_and_the_terminal_show_each_table_as_soon_as_it_is_there(
         assert f"Title of {name}" in page and f"Title of {name}" in text
         assert ('http-equiv="refresh"' in page) == ("Still to come" in page) == (number < 2)
     assert TABLES["1"].title in pages[0] and "Title of table1_vist" not in pages[0]
-    assert f"loads itself anew: {TABLES['2'].title}." in pages[1]
+    assert f"loads itself anew:\n<ul><li>{TABLES['2'].title}</li></ul>" in pages[1]
     assert "report so far: run/report.html, 1 to come" in told[2]
 
 

@@ -78,8 +78,11 @@ def until_stopped(item, kernel):
 
 
 def test_an_error_stops_the_other_and_what_waits_never_begins():
+    begun = []
+    run = lambda item, kernel: begun.append(item) or until_stopped(item, kernel)  # noqa: E731
     with pytest.raises(ValueError, match="broken 1"):
-        list(side_by_side([0, 1, 2], until_stopped, 2, always))
+        list(side_by_side([0, 1, 2], run, 2, always))
+    assert sorted(begun) == [0, 1]
 
 
 def test_leaving_stops_all_kernels():

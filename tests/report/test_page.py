@@ -302,7 +302,7 @@ def test_tables_made_differently_are_told():
 def test_a_run_is_summed_up_from_its_tables():
     one, other = ({**PROVENANCE, "peak_memory_mb": peak} for peak in (None, 3000.0))
     assert summary.run_of({"a": vist(provenance=one), "b": vist(provenance=other)}) == {
-        "profile": "mini", "tables": 2, "wall_seconds": 180.0, "peak_memory_mb": 3000.0
+        "profile": "mini", "tables": 2, "wall_seconds": 90.0, "peak_memory_mb_of_a_table": 3000.0
     }  # fmt: skip
     assert summary.run_of({})["profile"] == "unknown"
     made = summary.made_frame({"a": vist(provenance=one)})
@@ -320,3 +320,13 @@ def test_the_terminal_shows_table_verdicts_controls_and_counts():
     assert text.startswith("Table 1 <VIST>\n\n") and "0.612 ± 0.0011" in text
     assert "8 of 9 eligible examples scored; skipped: missing image: 1." in text
     assert "Better than a coin" in summary.as_text(decide())
+
+
+def test_two_runs_at_the_same_time_count_once():
+    def run(ended: str, seconds: float) -> dict:
+        return {"finished_utc": f"2026-01-01 {ended}", "wall_seconds": seconds}
+
+    apart = [run("10:01:00", 60), run("11:01:00", 30)]
+    assert summary.busy_seconds(apart) == 90
+    within, over = run("10:00:50", 20), run("10:01:20", 30)  # from 10:00:30 and from 10:00:50
+    assert summary.busy_seconds([*apart, within, over]) == 90 + 20
