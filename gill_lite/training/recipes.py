@@ -31,10 +31,10 @@ RATE = 1e-2  # what the search found best for these mappers; results/mapper_sear
 RECIPES = {
     "gill": Recipe(seeds=GILL_SEEDS),
     "gill300": Recipe({"steps": 300}, seeds=(0,)),  # a short training, for notebook 09
-    "linear": Recipe({"mapper": "linear", "learning_rate": RATE}),
-    "mlp": Recipe({"mapper": "mlp", "learning_rate": RATE}),
-    "encoder": Recipe({"mapper": "encoder", "learning_rate": RATE}),
-    "fromage": Recipe({"mapper": "none", "num_img_tokens": 1}),
+    "linear": Recipe({"mapper": "linear", "learning_rate": RATE}, seeds=(0,)),
+    "mlp": Recipe({"mapper": "mlp", "learning_rate": RATE}, seeds=(0,)),
+    "encoder": Recipe({"mapper": "encoder", "learning_rate": RATE}, seeds=(0,)),
+    "fromage": Recipe({"mapper": "none", "num_img_tokens": 1}, seeds=(0,)),
     "gill_lm1": Recipe(seeds=(0,), lm="1"),
     "gill_lm2": Recipe(seeds=(0,), lm="2"),
     "lm64": Recipe(seeds=(0,), lm="64x2"),
@@ -54,6 +54,11 @@ def there(method: str) -> tuple[int, ...]:
     """The seeds of a recipe whose joints ship; none in an installed package without data."""
     found = [DATA / f"mini/joints/{method}-{seed}" for seed in RECIPES[method].seeds]
     return tuple(s for s, path in zip(RECIPES[method].seeds, found, strict=True) if path.is_dir())
+
+
+def lms_there() -> tuple[str, ...]:
+    """Of EVERY_LM, GILL on the mini world's own language model and on others that ship."""
+    return tuple(name for name in EVERY_LM if name == "gill" or there(name))
 
 
 def seeds_of(method: str, seeds: Sequence[int]) -> tuple[int, ...]:
