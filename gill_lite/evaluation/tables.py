@@ -242,7 +242,7 @@ TABLES = {
         ),
         Table(
             "decide", "decide", PROMPTS, "Deciding: retrieve a picture, or generate one?",
-            contexts=tuple(PROMPTS.contexts.values()), baselines=(), count=900,
+            contexts=tuple(PROMPTS.contexts.values()), baselines=(), count=900, seeds=SEEDS,
             scorer="gill_lite.experiments.deciding.pairs:PairScorer",
             notebook="16_decide_retrieve_or_generate.ipynb",
             came_out=CameOut(3.0, "linear decision on [IMG0]", "all prompts", "macro F1 ↑", 0.478),

@@ -24,17 +24,20 @@ The story: "a red ball at the beach .", "it turned blue .", "it waited .", "it t
 Prediction: "green" counts most; "red" and "blue" were overwritten, so they count as little as
 "it"; "beach" counts, since nothing replaces it.
 
-Observation: as predicted for the colours and for "beach". Not predicted: the last full stop moves
-the result as far as "green" does, and "at" and "the" before "beach" further than "beach" itself.
+Observation: "green" moves the result as far as any word, and "red" and "blue" move it less than
+"it" does, as predicted. "beach" counts, but "at" and "the" before it count more. Not predicted:
+"ball" moves the result as far as "green", and the last "turned" nearly as far.
 
 Explanation: without "green" the last change says nothing, and the model is left with a colour that
-is over. The full stop and "at" name nothing; but without them the text is one that the model has
-never read ("at beach", a last sentence that does not end), and that alone moves its states. So
-leaving out measures two things at once: what a word says, and how odd the text is without it.
+is over. "ball" is the only word that tells the shape; I had looked at colours and places only.
+"turned" and "at" name nothing; but without them the text is one that the model has never read ("it
+green", "at beach"), and that alone moves its states. So leaving out measures two things at once:
+what a word says, and how odd the text is without it.
 
-What breaks it: one more sentence, "the green ball sang a song .", halves the influence of the
-first "green": each of the two says what the other says. The measure then calls a word unimportant
-on which the picture depends.
+What breaks it: one more sentence, "the green ball sang a song .", brings the influence of the first
+"ball" down to less than a third: each of the two says what the other says. The measure then calls a
+word unimportant on which the picture depends. The first "green" loses only a little, though it is
+told twice as well: without it "it turned ." is odd, and that still counts.
 """
 }
 
