@@ -14,20 +14,19 @@ LOOK_FOR = {
 
 TEXTS = {
     "my_change_of_mind": """
-Predicted: with k = 1 nearly everything follows the second caption, with k = 5 nearly everything the
+Predicted: with k = 1 nearly everything follows the second caption, with k = 4 nearly everything the
 first; place and time are settled first, since they fill the picture, shape and colour last.
 
 Seen, "a big red ball on the left at the beach by day ." and "a big green cone on the right in the
-snow at night .", 12 noises, share that follows the first caption for k = 1, 2, 3, 5: time 0.83,
-1.00, 1.00, 1.00; place 0.08, 1.00, 1.00, 1.00; position 0.00, 0.08, 1.00, 1.00; shape 0.00, 0.25,
-0.50, 0.75. Colour is the last: with k = 3 it is green in all pictures, with k = 5 it is neither red
-nor green in any.
+snow at night .", 12 noises, share that follows the first caption for k = 1, 2, 3, 4 of five steps:
+time 0.67, 1.00, 1.00, 1.00; place 0.00, 1.00, 1.00, 1.00; position 0.00, 0.08, 1.00, 1.00; shape
+0.00, 0.00, 0.00, 0.50. Colour is the last: with k = 4 no thing is red, and nearly all are green.
 
-So the order is as predicted, but steeper: one step settles day or night, two the place, three the
-position. Each was settled by a caption that was then taken back, and the later steps could not
-change it: what the denoiser sees by then outweighs what it reads, as section 3 shows for small
-times. Not predicted: colours between the two. The thing was red for five steps, and the last step
-pulled it half-way.
+So the order is as predicted, but steeper: one step settles day or night in most, two the place,
+three the position. Each was settled by a caption that was then taken back, and the later steps
+could not change it: what the denoiser sees by then outweighs what it reads, as section 3 shows for
+small times. Not predicted: shapes between the two. With k = 3 a third are cones and none is a ball;
+the probe reads boxes and stars. And the last step alone can still turn a red thing green.
 """
 }
 
