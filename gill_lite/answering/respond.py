@@ -5,6 +5,7 @@ on the run seed and the example's id alone. Axes: B prompts, N pictures of all a
 tokens, D LM width, P retrieval width, L prompt-embedding slots, E prompt-embedding width.
 """
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -136,12 +137,20 @@ class Responder:
         return self._pieces(ids, starts, [None] * len(starts))
 
     def _pieces(self, ids: list[int], starts: list[int], runs: list) -> list:
-        """The texts of `ids`, and between them the runs of [IMG] tokens that start at `starts`."""
+        """The texts of `ids`, and between them the runs of [IMG] tokens that start at `starts`.
+
+        Beside a picture a text without a word, such as a full stop, is left out.
+        """
         pieces, at = [], 0
         for start, run in zip(starts, runs, strict=True):
             pieces += [self._text(ids[at:start]), run]
             at = start + self.gill.config.num_img_tokens
-        return [piece for piece in [*pieces, self._text(ids[at:])] if piece != ""]
+        said = r"\w" if starts else "."
+        return [
+            piece
+            for piece in [*pieces, self._text(ids[at:])]
+            if not isinstance(piece, str) or re.search(said, piece)
+        ]
 
     def _text(self, ids) -> str:
         text = tokens.decode_text(self.backbones.tokenizer, ids, self.gill.config.img_token_ids)

@@ -54,18 +54,21 @@ ALL = (
     ),
     Example(
         "A dialogue",
-        "Questions and answers about something that is not shown. GILL must gather what was said "
-        "from all of them.",
+        "Questions and answers about something that is not shown. GILL goes on as such talks do, "
+        "and then gathers in one sentence what was said in all of them.",
         (
-            ["Q: what is it ? A: a box . Q: which color ? A: purple ."],
-            ["Q: where are we ? A: at the beach . Q: is it day or night ? A: night ."],
+            ["q : what is it ? a : it is a box . q : what color is it ? a : it is purple ."],
+            [
+                "q : where is it ? a : at the beach . q : is it day or night ? a : it is night . "
+                "so the picture shows"
+            ],
         ),
     ),
     Example(
         "What is this?",
-        "A picture alone. GILL describes it in words; what it draws then is its own picture of "
-        "what it read.",
-        ([STAR], ["what is it ?"], [CONE]),
+        "A picture, and the beginning of a sentence. GILL ends it with what it sees; what it draws "
+        "then is its own picture of what it read.",
+        ([STAR, "so the picture shows"], [CONE, "so the picture shows"]),
     ),
     Example(
         "A failure: two things",
