@@ -1,4 +1,4 @@
-"""How many steps of the sampler are enough? `python -m benchmarks.sampler_steps`, eight minutes.
+"""How many steps of the sampler are enough? `python -m benchmarks.sampler_steps`, five minutes.
 
 Table 1's stories drawn with fewer and with more steps, from the same noise, compared story by
 story. Writes results/sampler_steps.json and the table in docs/benchmarks.md.
@@ -21,7 +21,7 @@ from gill_lite.provenance import collect, repository_root
 from gill_lite.report.intervals import mean_interval, paired_interval
 
 MOST = 25  # steps that all others are compared with
-STEPS = (4, 6, 8, 12, MOST)
+STEPS = (4, 5, 6, 8, 12, MOST)
 CELLS = (
     ("glide", "captions5", 0),
     ("sd", "captions5", 0),
@@ -71,7 +71,7 @@ def _signed(mean: float, low: float | None, high: float | None) -> str:
     return f"{mean:+.3f}" + (f" [{low:+.3f}, {high:+.3f}]" if low is not None else "")
 
 
-def main(stories: int = 300) -> None:
+def main(stories: int = 100) -> None:
     """Measure, write the result and the page."""
     began, root, rows = time.time(), repository_root(), []
     with tempfile.TemporaryDirectory() as folder:
