@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gill_lite.answering.decode import Sampling
-from gill_lite.answering.drawing import example_seed
+from gill_lite.answering.respond import picture_seeds
 from gill_lite.evaluation.drawers import Drawer, GillDrawer, GlideDrawer
 from gill_lite.model import losses, tokens
 from gill_lite.model.gill import Batch
@@ -64,15 +64,17 @@ def answer(responder, prompt: list, example_id: str, sampling: Sampling, count: 
     ids = decode(gill, embeds, sampling)
     states = states_of(gill, embeds, ids)  # (T, D)
     answer, start, candidates = [], 0, responder.gallery.index.embeddings.clone()
-    for at in [place for place, token in enumerate(ids) if token == img[0]]:
+    for place, at in enumerate([at for at, token in enumerate(ids) if token == img[0]]):
         hidden = states[at : at + len(img)]  # (R, D)
         found = search(candidates, gill.retrieval_embedding(hidden[None])[0], count)
         candidates[found[1]] = -candidates[found[1]]  # of cosine below 0: not found again
-        noise = torch.Generator().manual_seed(example_seed(0, example_id))
+        noise = torch.Generator().manual_seed(picture_seeds(0, example_id, place, 1)[0])
         drawn = picture(GillDrawer(responder), gill.prompt_embeds(hidden[None]), noise)[0]
         answer += [say(ids[start:at], skip_special_tokens=True), (hidden, *found, drawn)]
         start = at + len(img)
-    return [x for x in [*answer, say(ids[start:], skip_special_tokens=True)] if x != ""]
+    wordless = {"", ".", "!", "?"} if start else {""}  # left out; all but "" beside pictures alone
+    pieces = [*answer, say(ids[start:], skip_special_tokens=True)]
+    return [x for x in pieces if not isinstance(x, str) or x not in wordless]
 
 
 @torch.no_grad()

@@ -179,7 +179,8 @@ def test_an_installed_wheel_answers_where_its_weights_are_named(tmp_path):
         assert (elsewhere / "gill_lite" / name).is_file()
 
     code = (
-        "from gill_lite import load_responder as load; print(load().respond(['a red ball .']).text)"
+        "from gill_lite import load_responder as load\n"
+        "print(load().respond(['do you like it ?']).text)"
     )
     environment = {k: v for k, v in os.environ.items() if k != "GILL_LITE_DATA"}
     environment["PYTHONPATH"] = str(elsewhere)

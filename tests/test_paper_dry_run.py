@@ -164,7 +164,11 @@ def check_table(here: Path, name: str, usable: int, baseline_contexts: int) -> N
     similarity = "CLIP similarity ↑"
     assert cells == {("Stable Diffusion", similarity): baseline_contexts, ("GILL", similarity): 3}
     for row in measured:
-        assert -1 <= row["low"] <= row["mean"] <= row["high"] <= 1 and row["n"] == usable
+        assert (
+            row["low"] <= row["mean"] <= row["high"]
+            and -1 <= row["mean"] <= 1
+            and row["n"] == usable
+        )
     cells = baseline_contexts + 2 * 3  # GILL's two folders, three contexts each
     pictures, lost = usable * cells, {"missing image": cells}
     assert result["counts"] == {"scored": pictures, "eligible": pictures + cells, "skipped": lost}

@@ -127,7 +127,8 @@ class Resampled(NamedTuple):
         total = float(self.draws.var(ddof=1))
         of_seeds = sum(variance for variance, _ in self.seed_variances)
         parts = (*self.seed_variances, (max(total - of_seeds, 0.0), max(self.n - 1, 1)))
-        return total**2 / sum(variance**2 / free for variance, free in parts)
+        lost = sum(variance**2 / free for variance, free in parts)
+        return total**2 / lost if lost else np.inf  # nothing varies
 
     @property
     def quantile(self) -> float:

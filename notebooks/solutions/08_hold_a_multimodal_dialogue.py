@@ -30,8 +30,10 @@ picture alone is named in 1.00; under (c) in 0.40, and in 0.12 without any pictu
 So (a) was wrong: it is no vote in which rows are counted. (b) was wrong, too: behind a picture the
 change is not heard more than the description, though without a picture it always is. (c) wins, but
 by making the picture nearly unheard: the four visual tokens were trained together, and one of them
-says little. (d) does nothing that is larger than luck, or a little harm. About the cause: number
-and length of the tokens count, but neither makes the sentence win and leaves the picture its say.
+says little. (d) does nothing that is larger than luck, or a little harm. About the cause: length
+counts for something, since the notebook's figure has visual tokens a tenth as long behind which the
+sentence wins, while the picture alone is still named in most prompts. Their number does not give
+both: it makes the sentence win and takes the picture's say away.
 With joints_seed 1 and 2 the picture is even stronger, 0.92 and 1.00, (b) leaves it at 0.86 and
 1.00, and (c) again makes the sentence win in 1.00.
 

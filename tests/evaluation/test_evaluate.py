@@ -1,6 +1,7 @@
 """`gill-lite evaluate`: the paper profile on tiny random models and official files, in parts."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def test_both_tables_come_from_official_files(alone):
         assert {row["metric"] for row in result["rows"]} == {"CLIP similarity ↑", "LPIPS ↓"}
         verdicts = {v["id"]: v["verdict"] for v in result["verdicts"]}
         assert {v == "not run" for k, v in verdicts.items() if "lpips" in k} == {True}
-        assert "not run" not in [v for k, v in verdicts.items() if "lpips" not in k]
+        there = {v for k, v in verdicts.items() if not re.search("lpips|glide", k)}
+        assert there and "not run" not in there
         assert result["provenance"]["profile"] == "paper"
         assert result["provenance"]["inputs"]["profile"]["num_inference_steps"] == 3
         assert result["provenance"]["command"].startswith(f"gill-lite evaluate {name[5]}")
@@ -83,9 +85,10 @@ def test_the_report_notebook_judges_a_paper_run(alone):
     page = (alone / "report.html").read_text(encoding="utf-8")
     assert problems == []
     assert claims.count_text(rows).split(" ", 1)[1] in page and "gill-lite evaluate 1 " in page
-    run = {row["table"] for row in rows if row["verdict"] != claims.NOT_RUN}
+    silent = {claims.NOT_RUN, claims.NO_STATISTIC}
+    run = {row["table"] for row in rows if row["verdict"] not in silent}
     assert run == {"vist", "visdial"}
-    assert {row["verdict"] for row in rows if row["table"] not in run} == {claims.NOT_RUN}
+    assert {row["verdict"] for row in rows if row["table"] not in run} <= silent
 
 
 def test_a_finished_table_is_not_computed_again(alone, given, monkeypatch):

@@ -63,11 +63,13 @@ def test_a_run_beside_itself_differs_in_nothing(run):
 
 
 def test_a_run_beside_another_shows_what_differs(run, tmp_path):
-    change(run, "vist-images-help", 0.3)
+    change(run, "vist-five-captions", 0.3)
     main(["logbook", str(run), "-o", str(tmp_path / "book"), "--against", str(ROOT / "results")])
     told = (tmp_path / "book" / "compare.md").read_text()
     (line,) = [line for line in told.splitlines() if "**differs**" in line]
-    assert "vist-images-help" in line and "| reproduced: 0.300" in line and "not reproduced" in line
+    assert (
+        "vist-five-captions" in line and "| reproduced: 0.300" in line and "not reproduced" in line
+    )
     numbers = told.split("## Numbers that differ")[1]
     assert numbers.count("table1_vist") == 1
 
