@@ -45,8 +45,8 @@ def mappers(tmp_path_factory):
         scorer = tiny_evaluation.scorer(
             table.task, folder / table.task.name, count, drawers=models, table=table
         )
-        config = {"table": table.name, "profile": {"name": "mini"}, "count": None, "data": {"taken": count},
-                  "seeds": [0], "run_seed": 0}  # fmt: skip
+        config = {"table": table.name, "profile": {"name": "mini"}, "count": None,
+                  "data": {"taken": count}, "seeds": [0], "run_seed": 0}  # fmt: skip
         rows = folder / table.name
         parts.append(Evaluation(table, scorer.dataset, models, scorer, (0,), config, rows, 2))
     return mapper_ablation.Ablation(*parts)
