@@ -11,7 +11,7 @@ ABOUT = """# GILL
 Words and pictures in, words and pictures out: a language model that draws or looks up a picture
 where it says **[IMG]**. What you send is forgotten when you close the page.
 """
-MINI = """It lives in a *mini world* of about a hundred words: a ball, box, cone or star at the
+MINI = """It lives in a *mini world* of some 160 words: a ball, box, cone or star at the
 beach, in the forest, the desert or the snow. Try a conversation below, or write, say,
 “a big red ball at the beach .”"""
 HEAT = """How much the [IMG] tokens of the last picture attend to what stands before them: the mean
