@@ -28,7 +28,16 @@ def pretrain(arguments) -> None:
     from gill_lite.pretraining import pretrain as stages
 
     names = ("stage", "output_dir", "work_dir", "seed", "device", "size")
-    stages.run(command=arguments.typed, **{name: getattr(arguments, name) for name in names})
+    stages.run(command=_command(arguments), **{name: getattr(arguments, name) for name in names})
+
+
+def _command(arguments) -> str:
+    """What makes these weights anew, for their manifest: without the folders of one machine."""
+    named = {"seed": arguments.seed, "size": arguments.size}
+    options = [f"--{name} {value}" for name, value in named.items() if value]
+    return " ".join(
+        ["gill-lite pretrain", *([arguments.stage] if arguments.stage else []), *options]
+    )
 
 
 def add_export(subparsers) -> None:

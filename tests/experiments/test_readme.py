@@ -44,7 +44,9 @@ def test_its_lines_of_python_answer_and_draw(tmp_path, monkeypatch, capsys):
     [code] = readme.PYTHON.findall(README)
     assert len([line for line in code.splitlines() if line]) <= 12
     exec(code, {})
-    assert capsys.readouterr().out.strip() and (tmp_path / "answer.png").stat().st_size > 10_000
+    said = capsys.readouterr().out.strip()
+    assert f'"{said}"' in " ".join(README.split()), "what README quotes is what GILL says"
+    assert (tmp_path / "answer.png").stat().st_size > 10_000
 
 
 def test_a_page_without_a_place_is_refused():
