@@ -226,7 +226,7 @@ TABLES = {
             "ladder", "ladder", VIST,
             "Does a stronger language model help? The last picture of a VIST story, by the size "
             "of the frozen LM",
-            contexts=(CAPTION1, CAPTIONS5, FULL), learned=tuple(RUNGS)[1:],
+            contexts=(CAPTION1, CAPTIONS5, FULL), learned=("lm64", "lm128", *lms_there()),
             notebook="18_grow_the_language_model.ipynb", topic="ladder",
             labels=RUNGS,
         ),
