@@ -174,7 +174,8 @@ def _texts(what: str, given, grid: list[list], wrap: int) -> list[list[list[str]
 
 def _lines(text, wrap: int) -> list[str]:
     """The lines of a text, long ones broken."""
-    return [part for line in str(text).splitlines() for part in textwrap.wrap(line, wrap)]
+    whole = str(text).replace(" .", "\N{NO-BREAK SPACE}.")  # a full stop never begins a line
+    return [part for line in whole.splitlines() for part in textwrap.wrap(line, wrap)]
 
 
 def _as_grid(items) -> list[list]:

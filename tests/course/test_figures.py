@@ -28,6 +28,10 @@ def test_strips_draw_a_box_a_token_filled_by_kind():
     assert [t.get_text() for t in plt.gcf().legends[0].texts] == ["learned", "read"]
 
 
+def test_a_full_stop_stays_with_its_sentence():
+    assert figures._lines("a small red ball .", 16) == ["a small red", "ball\N{NO-BREAK SPACE}."]
+
+
 def test_strips_refuse_kinds_without_a_name():
     with pytest.raises(GillError, match="row 'one' has a box of kind 2"):
         figures.strips({"one": [("a", 2)]}, ["learned", "read"])
