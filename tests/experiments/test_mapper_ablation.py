@@ -190,7 +190,7 @@ def frame():
         for story in range(40):
             score = rng.normal(0.7, 0.2)
             noise = rng.normal(0, 0.01)
-            values = {"gill": score, "r1": score - 0.1 + noise, "k2": score + 3 * noise}
+            values = {"gill": score, "r1": score - 0.1 + noise, "k1": score + 3 * noise}
             rows += [{"example": str(story), "method": method, "context": context, "seed": 0,
                       "clip_similarity": value} for method, value in values.items()]  # fmt: skip
     return pd.DataFrame(rows)
@@ -199,7 +199,7 @@ def frame():
 def test_differences_are_paired_by_story(frame):
     rows = mapper_ablation.differences(frame, TOKENS)
     assert [(r["method"], r["context"]) for r in rows] == [
-        (TOKENS.labels[m], c.label) for m in ("r1", "k2") for c in TOKENS.contexts
+        (TOKENS.labels[m], c.label) for m in ("r1", "k1") for c in TOKENS.contexts
     ]
     wide = frame[frame.context == "captions5"].pivot(index="example", columns="method")
     scores = wide["clip_similarity"]
@@ -219,7 +219,7 @@ def test_a_story_without_both_scores_is_left_out(frame):
 
 def test_the_frame_of_differences_keeps_the_order_of_methods_and_contexts(frame):
     shown = mapper_ablation.differences_frame(mapper_ablation.differences(frame, TOKENS))
-    assert list(shown.index) == [TOKENS.labels["r1"], TOKENS.labels["k2"]]
+    assert list(shown.index) == [TOKENS.labels["r1"], TOKENS.labels["k1"]]
     assert list(shown.columns) == ["5 captions", "5 captions, 4 images"]
     assert re.fullmatch(r"-0\.\d{3} \[-0\.\d{3}, -0\.\d{3}\]", shown.iloc[0, 0])
     assert mapper_ablation.differences_frame([]).empty
