@@ -1,16 +1,20 @@
 """The course's notebooks keep their form, and the tools that enforce it can tell."""
 
 import base64
+import io
 import re
 import shutil
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from gill_lite.course import hand_out, kernels, notebooks
 from gill_lite.errors import GillError
+from gill_lite.world import render, scene
 from tests.helpers.places import ROOT
 
 COMMITTED = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -253,3 +257,21 @@ def test_a_parameter_nobody_reads_is_refused_before_the_run(tmp_path):
     with pytest.raises(GillError, match="00_try.ipynb has no parameter 'flagg'; it has flag"):
         kernels.execute(path, tmp_path / "out.ipynb", {"flagg": True}, progress=False)
     assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_no_colour_becomes_another_in_the_palette():
+    strip = Image.new("RGB", (3 * 128, 128), "white")
+    for place, (color, where, time) in enumerate(
+        [("green", "forest", "day"), ("blue", "desert", "night"), ("purple", "beach", "night")]
+    ):
+        one = scene.Scene("ball", color, "small", "left", where, time)
+        drawn = render.render(one, scene.rng_for("palette", place))
+        strip.paste(drawn.resize((128, 128), Image.Resampling.BICUBIC), (128 * place, 0))
+    content = io.BytesIO()
+    strip.save(content, "PNG")
+    data = {"image/png": base64.b64encode(content.getvalue()).decode()}
+    notebooks._with_fewer_colors(data)
+    with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
+        assert image.mode == "P", "it was worth it"
+        kept = np.asarray(image.convert("RGB"), dtype=int)
+    assert np.abs(kept - np.asarray(strip)).max() < 40
