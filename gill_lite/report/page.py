@@ -24,7 +24,7 @@ COLORS = dict(
         strict=True,
     )
 )
-DISCUSSION = "**What did not come out"  # begins the cell in which a notebook discusses it
+DISCUSSION = "**What came out"  # begins the cell in which a notebook discusses its verdicts
 
 
 def write(
@@ -130,7 +130,7 @@ def _pngs(cell) -> list[str]:
 
 
 def _discussion(cells: list) -> str:
-    """What the notebook says of claims that did not come out; of its markdown, what it uses."""
+    """What the notebook says of what came out and what did not; of its markdown, what it uses."""
     text = next((cell.source for cell in cells if cell.source.startswith(DISCUSSION)), "")
     text = escape(text, quote=False)
     for mark, tag in ((r"\*\*", "b"), (r"\*", "i"), ("`", "code")):

@@ -207,7 +207,7 @@ def notebook_of(folder: Path, name: str = "11_some_name") -> None:
     cells = [
         new_code_cell('x = here.results / "table1_vist.json"'),
         new_code_cell('figure.savefig(folder / "table1_vist_grid.png")', outputs=[shown]),
-        new_markdown_cell("**What did not come out, and why.** `a < b`\nis *so*.\n\nSecond."),
+        new_markdown_cell("**What came out, and why.** `a < b`\nis *so*.\n\nSecond."),
     ]
     (folder / "notebooks").mkdir()
     nbformat.write(new_notebook(cells=cells), folder / "notebooks" / f"{name}.ipynb")
@@ -227,7 +227,7 @@ def test_figures_are_taken_from_files_then_from_the_notebook(tmp_path):
 
 def test_a_notebook_is_known_by_the_results_it_reads_before_its_name(tmp_path):
     notebook_of(tmp_path, "12_other_name")
-    decoy = new_notebook(cells=[new_markdown_cell("**What did not come out: decoy.**")])
+    decoy = new_notebook(cells=[new_markdown_cell("**What came out: decoy.**")])
     nbformat.write(decoy, tmp_path / "notebooks" / "03_learn_table1_vist.ipynb")
     html = page_of({"t": vist(), "o": vist(table="table1_vist_official")}, tmp_path)
     assert html.count("<p>Second.</p>") == 2 and "decoy" not in html
@@ -240,15 +240,15 @@ def test_a_chapter_that_shows_results_does_not_stand_in_for_their_notebook(tmp_p
     for name in ("16_decide", "06_decide"):
         cells = [new_code_cell('read("decide.json")'), new_markdown_cell(page.DISCUSSION + name)]
         nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / f"{name}.ipynb")
-    assert "come out16_decide" in page_of({"decide": decide()}, tmp_path)
+    assert "came out16_decide" in page_of({"decide": decide()}, tmp_path)
     (tmp_path / "notebooks" / "16_decide.ipynb").unlink()
-    assert "come out06_decide" in page_of({"decide": decide()}, tmp_path)
+    assert "came out06_decide" in page_of({"decide": decide()}, tmp_path)
 
 
 def test_the_notebooks_discussion_stands_at_its_table(tmp_path):
     notebook_of(tmp_path)
     html = page_of({"table1_vist": vist(), "decide": decide()}, tmp_path)
-    assert "<b>What did not come out, and why.</b> <code>a &lt; b</code>\nis <i>so</i>.</p>" in html
+    assert "<b>What came out, and why.</b> <code>a &lt; b</code>\nis <i>so</i>.</p>" in html
     assert html.count("<p>Second.</p>") == 1
     assert html.index("<p>Second.</p>") < html.index('<h2 id="decide">')
 
