@@ -196,8 +196,8 @@ def load_models(
         if lm is not None and lm not in standing:
             standing[lm] = with_lm(frozen, lm)
         responders[method, seed] = Responder(standing[lm], joints_for(standing[lm], folder))
-    first = next(iter(responders.values()))
-    drawers: Models = {(name, 0): BASELINES[name](first) for name in baselines}
+    own = min(responders.values(), key=lambda one: one.backbones is not frozen)
+    drawers: Models = {(name, 0): BASELINES[name](own) for name in baselines}
     return drawers | {cell: GillDrawer(responder) for cell, responder in responders.items()}
 
 

@@ -31,6 +31,7 @@ from gill_lite.model.checkpoint import WEIGHTS
 from gill_lite.profiles import Profile, get_profile
 from gill_lite.report import claims, numbers, spread
 from gill_lite.report.scores import scores_frame
+from gill_lite.training.recipes import RECIPES
 
 
 @dataclass
@@ -123,6 +124,12 @@ def prepare(
                    for (method, seed), folder in folders.items()},
         "baselines": {m: models[m, 0].fingerprint for m in table.baselines if m != "sd"},
     }  # fmt: skip
+    if lms := {
+        m: fingerprint(models[m, seed].responder.backbones)
+        for m, seed in folders
+        if m in RECIPES and RECIPES[m].lm
+    }:
+        config["lms"] = lms  # of methods that stand on a language model of their own
     config = json.loads(json.dumps(config))  # as it will be read back
     folder = Path(output_dir) / table.name
     return Evaluation(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gill_lite.errors import GillError
-from gill_lite.files import read_json, refuse_pointer, restoring, sha256, shipped
+from gill_lite.files import DATA, read_json, refuse_pointer, restoring, sha256, shipped
 from gill_lite.profiles import DOWNLOADS, PAPER, REVISIONS, Profile
 
 FETCH = {"lm": "opt", "vision": "clip", "diffusion": "sd"}  # what `gill-lite fetch` calls them
@@ -73,7 +73,8 @@ def with_lm(backbones: Backbones, folder: Path) -> Backbones:
     check_files(folder.parent)
     options = {"dtype": backbones.lm.dtype}
     tokenizer, lm = _load_lm({"lm": str(folder)}, options, backbones.lm.device)
-    profile = backbones.profile.replace(lm=str(folder))
+    name = folder.relative_to(DATA) if folder.is_relative_to(DATA) else folder
+    profile = backbones.profile.replace(lm=name.as_posix())  # no folder of one machine
     return replace(backbones, profile=profile, lm=lm, tokenizer=tokenizer)
 
 

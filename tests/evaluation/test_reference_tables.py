@@ -122,6 +122,16 @@ def test_configuration_tells_all_that_scores_depend_on(first):
     assert set(config["baselines"]) == {"glide"}
     assert config["weights"]["manifest"] == provenance.sha256_of(DATA / "mini/manifest.json")
     assert config["metrics"] == ["clip_similarity", "lpips", "attribute_accuracy"]
+    assert "lms" not in config and config["profile"]["lm"] == "lm"
+
+
+def test_configuration_tells_every_language_model_apart(tmp_path):
+    """Each that rows stand on, by its weights, and none by a folder of this machine."""
+    config = prepared(tmp_path, TABLES["ladder"], num_examples=1).config
+    assert config["profile"]["lm"] == "lm" and set(config["lms"]) == {"lm64", "lm128"}
+    assert len({config["weights"]["lm_clip_text_encoder"], *config["lms"].values()}) == 3
+    one = prepared(tmp_path / "one", TABLES["ladder"].of(["lm64"]), num_examples=1).config
+    assert one["profile"]["lm"] == "lms/64x2/lm" and set(one["lms"]) == {"lm64"}
 
 
 def test_results_hold_what_a_report_needs(first, tmp_path):
