@@ -352,10 +352,10 @@ def test_a_clone_that_converts_line_ends_keeps_every_hash(tmp_path):
     check_files(tmp_path / "clone/data/mini")
 
 
-def test_no_configuration_names_a_folder_of_another_machine():
-    named = {
-        path: json.loads(path.read_text(encoding="utf-8")).get("_name_or_path", "")
-        for path in (ROOT / "data").rglob("*.json")
-    }
-    assert len(named) > 20
-    assert not [path for path, name in named.items() if name.startswith(("/", "\\", "~"))]
+def test_no_configuration_and_no_results_name_a_folder_of_another_machine():
+    folder = re.compile(r'"([^"]* )?(/|~|[A-Z]:\\\\)')  # a text, or a word of one, that is a path
+    files = [p for name in ("data", "results") for p in (ROOT / name).rglob("*.json")]
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    assert len(texts) > 40
+    assert not [path for path, text in texts.items() if folder.search(text)]
+    assert not [path for path, text in texts.items() if "_name_or_path" in text]

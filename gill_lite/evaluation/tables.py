@@ -23,6 +23,7 @@ from gill_lite.evaluation.tasks import (
     Task,
     captions,
 )
+from gill_lite.files import DATA
 from gill_lite.report.numbers import (
     EDITING,
     MAPPERS,
@@ -86,8 +87,9 @@ class Table:
 
     @property
     def ready(self) -> bool:
-        """Whether all that it compares ships; a ladder may lack rungs."""
-        return all(there(name) for name in self.learned)
+        """Whether all that it compares ships; a ladder may lack rungs, the family its weights."""
+        shipped = self.group != "family" or (DATA / "family").is_dir()
+        return shipped and all(there(name) for name in self.learned)
 
     @property
     def parts(self) -> tuple["Table", ...]:
@@ -225,11 +227,10 @@ TABLES = {
         ),
         Table(
             "ladder", "ladder", VIST,
-            "Does a stronger language model help? The last picture of a VIST story, by the size "
-            "of the frozen LM",
+            "Does a stronger language model help? "
+            "The last picture of a VIST story, by the size of the frozen LM",
             contexts=(CAPTION1, CAPTIONS5, FULL), learned=("lm64", "lm128", *lms_there()),
-            notebook="18_grow_the_language_model.ipynb", topic="ladder",
-            labels=RUNGS,
+            notebook="18_grow_the_language_model.ipynb", topic="ladder", labels=RUNGS,
             came_out=CameOut(3.4, "LM 256 wide, 6 layers", FULL.label, "CLIP similarity ↑", 0.769),
         ),
         Table(
@@ -279,20 +280,21 @@ TABLES = {
 
 def get_table(typed: str) -> Table:
     """The table one may evaluate. Raises GillError naming those there are."""
-    if typed not in TABLES:
-        raise GillError(f"there is no table '{typed}' to evaluate; known: {', '.join(TABLES)}.")
+    if typed not in (known := [name for name, table in TABLES.items() if table.group == "all"]):
+        raise GillError(f"there is no table '{typed}' to evaluate; known: {', '.join(known)}.")
     return TABLES[typed]
 
 
 def choose(names: Sequence[str]) -> list[Table]:
-    """The tables one may reproduce of these names, or groups of tables, in their order here.
+    """The tables of these names or groups, in their order here.
 
-    Raises GillError for an unknown one.
-    """
+    Raises GillError for an unknown one, and for one whose weights do not ship."""
     known = {table.typed: table for table in TABLES.values() if table.notebook and table.ready}
-    groups = dict.fromkeys(table.group for table in known.values())
+    typed = (*known, *dict.fromkeys(table.group for table in known.values()))
     for name in names:
-        if name not in (*known, *groups):
-            there = ", ".join((*known, *groups))
-            raise GillError(f"there is no table '{name}' to reproduce; known: {there}.")
+        if name not in typed:
+            why = f"there is no table '{name}' to reproduce"
+            if any(t.notebook and name in (t.typed, t.group) for t in TABLES.values()):
+                why = f"the weights of '{name}' are not in {DATA}"
+            raise GillError(f"{why}; known: {', '.join(typed)}.")
     return [table for table in known.values() if table.typed in names or table.group in names]

@@ -2,7 +2,9 @@
 
 import pytest
 
-from gill_lite.evaluation import evaluate
+from gill_lite.cli import main as cli
+from gill_lite.errors import GillError
+from gill_lite.evaluation import evaluate, tables
 from gill_lite.evaluation.tables import Table, choose
 from gill_lite.evaluation.tasks import SCENES, SPLITS
 from gill_lite.family import SYSTEMS, seeing, table
@@ -48,6 +50,18 @@ def test_seeds_are_those_that_ship():
     ]
 
 
-def test_a_group_is_named_at_once():
+def test_a_group_is_named_at_once_where_its_weights_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "DATA", tmp_path)
+    for name in ("family", "see"):
+        with pytest.raises(GillError, match=f"the weights of '{name}' are not in .*; known: 1, 2"):
+            choose([name])
+    with pytest.raises(GillError, match="no table 'sea' to reproduce; known: 1, 2"):
+        choose(["sea"])
+    (tmp_path / "family").mkdir()
     assert [each.typed for each in choose(["family"])] == ["see", "draw", "edit", "teach"]
     assert "see" not in [each.typed for each in choose(["all"])]
+
+
+def test_a_table_of_the_family_is_not_one_to_evaluate(capsys):
+    assert cli.main(["evaluate", "see"]) == 2
+    assert "no table 'see' to evaluate; known: 1, 2" in capsys.readouterr().err

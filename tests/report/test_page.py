@@ -11,8 +11,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from gill_lite.evaluation.tables import TABLES
 from gill_lite.files import DATA
 from gill_lite.report import claims, page, summary
+from tests.helpers.places import ROOT
 
 COMMITTED = DATA.parent / "results"
 PNG = base64.b64encode(b"\x89PNG one").decode()
@@ -330,3 +332,9 @@ def test_two_runs_at_the_same_time_count_once():
     assert summary.busy_seconds(apart) == 90
     within, over = run("10:00:50", 20), run("10:01:20", 30)  # from 10:00:30 and from 10:00:50
     assert summary.busy_seconds([*apart, within, over]) == 90 + 20
+
+
+@pytest.mark.parametrize("table", [t for t in TABLES.values() if t.notebook and t.ready])
+def test_every_tables_notebook_has_a_discussion_for_the_report(table):
+    cells = nbformat.read(ROOT / "notebooks" / table.notebook, as_version=4).cells
+    assert page._discussion(cells).startswith("<p><b>What came out")
