@@ -68,7 +68,7 @@ class Dalle(Member):
 
     task = DRAW
     stages = (
-        Stage("vq", ("vq.",), share=0.28, lr=2e-3, average=0.995, bfloat16=False),
+        Stage("vq", ("vq.",), share=0.28, lr=2e-3, average=0.995),
         Stage("lm", ("lm.",), share=0.72, average=0.999),
     )
 

@@ -32,8 +32,8 @@ class Budget(NamedTuple):
     batch: int
 
 
-BUDGETS = {SEE: Budget(1_500, 32), DRAW: Budget(3_600, 48), TEACH: Budget(600, 32)}
-WATCH_EVERY = 75  # steps
+BUDGETS = {SEE: Budget(600, 32), DRAW: Budget(3_600, 48), TEACH: Budget(300, 32)}
+WATCH_EVERY = 50  # steps
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
 SCALE = ".scale"  # behind a tensor's name: what its rows are multiplied by
 
@@ -46,7 +46,6 @@ class Stage(NamedTuple):
     share: float = 1.0  # of the budget's steps
     lr: float = 1e-3
     average: float | None = None  # decay of the weights' moving average, which is then kept
-    bfloat16: bool = True  # matrix products are computed in it; weights stay float32
 
 
 class Pairs:
@@ -150,8 +149,8 @@ def train(
             member.begin(stage, work_dir)
             steps = member.steps(stage)
             fit(stem + stage.name, member, member.loss, logs, steps=steps, lr=stage.lr,
-                warmup=max(1, steps // 20), seed=seed, device=device, bfloat16=stage.bfloat16,
-                average=stage.average, measure=member.watch, measure_every=WATCH_EVERY)  # fmt: skip
+                warmup=max(1, steps // 20), seed=seed, device=device, average=stage.average,
+                measure=member.watch, measure_every=WATCH_EVERY)  # fmt: skip
             member.to(device)
         about = made(command, logs, stem) | {"seed": seed, "device": device}
         about["watched"] = watched(logs, stem)

@@ -44,7 +44,7 @@ class Taught(GillPainter, Member):
     """A Gill whose mapper has the teacher `teacher`."""
 
     task = TEACH
-    stages = (Stage("mapper", tuple(f"gill.{name}" for name in LEARNS), bfloat16=False),)
+    stages = (Stage("mapper", tuple(f"gill.{name}" for name in LEARNS)),)
 
     def __init__(self, backbones, gill: Gill, teacher: str, root=None):
         super().__init__()

@@ -82,8 +82,8 @@ class Unclip(Member):
 
     task = DRAW
     stages = (
-        Stage("prior", ("prior.",), share=0.28, average=0.999, bfloat16=False),
-        Stage("decoder", ("decoder.",), share=0.72, average=0.9995, bfloat16=False),
+        Stage("prior", ("prior.",), share=0.28, average=0.999),
+        Stage("decoder", ("decoder.",), share=0.72, average=0.9995),
     )
 
     def __init__(self, prior, decoder, backbones):
