@@ -1,7 +1,7 @@
 # gill-lite: every command of the project. `make help` lists them.
 #
 #   PYTHON=python3.12 make reproduce     another interpreter (3.11 or newer)
-#   make reproduce TABLES=1               one table, the quick form (1,2,mappers,context,tokens,ladder,retrieval,decide)
+#   make reproduce TABLES=1               one table, the quick form (1,2,mappers,context,tokens,ladder,retrieval,decide; family: see,draw,edit,teach)
 #   make reproduce OUT=runs/mine         another run folder; the same one again continues it
 #   make reproduce ARGS="--seeds 0"      options of what is run; every target but help, install and clean passes ARGS on
 #   make install CPU=1                   PyTorch's small CPU build, for every later command, too

@@ -25,4 +25,4 @@ def run(arguments) -> None:
 
     names = ("seed", "output_dir", "work_dir", "device")
     options = {name: getattr(arguments, name) for name in names}
-    print(f"wrote {train(arguments.system, command=arguments.typed, **options)}")
+    print(f"wrote {train(arguments.system, **options)}")

@@ -10,7 +10,10 @@ def add_reproduce(subparsers) -> None:
         "the run folder gets notebooks/, results/*.json, figures/ and report.html."
     )
     parser = command(subparsers, "reproduce", run, text)
-    text = "of 1, 2, mappers, context, tokens, ladder, retrieval, decide; all unless named"
+    text = (
+        "of 1, 2, mappers, context, tokens, ladder, retrieval, decide; all of these unless named; "
+        "family, or see, draw, edit, teach, for the systems around GILL"
+    )
     parser.add_argument("--tables", type=names, default="all", metavar="1,mappers,...", help=text)
     add_table_options(parser)
     text = "prompts to score, of the table that has them (default: 900)"

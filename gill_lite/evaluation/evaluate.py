@@ -7,7 +7,7 @@ save("runs/mine", run, results(evaluation.table, evaluation.config, run, time.ti
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -172,13 +172,13 @@ def _weights(drawer, profile_name: str) -> dict:
 
 def results(
     table: Table, config: dict, run: RunResult, started: float, command: str = "",
-    measured: dict | None = None,
+    measured: dict | None = None, learned: Collection[str] = RECIPES,
 ) -> dict:  # fmt: skip
     """What results/<name>.json holds: rows, verdicts, counts, settings, provenance, figures.
 
     table, config: of the `Evaluation`. started: `time.time()` when this start began. measured:
     by metric, what gives `intervals()` by (method, context) and that `of_bound` of a claim, where
-    it is no mean over examples.
+    it is no mean over examples. learned: the methods that were trained with a seed.
     """
     profile = config["profile"]["name"]
     made = provenance.collect(started, profile, command or table.command, run.earlier_seconds)
@@ -188,7 +188,7 @@ def results(
         "table": table.name,
         "title": table.title,
         "topic": table.topic,
-        **judged(table, scores_frame(run.rows), profile, measured),
+        **judged(table, scores_frame(run.rows), profile, measured, learned),
         "counts": run.counts,
         "settings": {
             f"num_{table.task.examples}": config["count"] or config["data"]["taken"],
@@ -206,7 +206,10 @@ def _without(data: dict, lost: Counter) -> dict:
     return {**data, **counts, "skipped": dict(Counter(data["skipped"]) + lost)}
 
 
-def judged(table: Table, frame: pd.DataFrame, profile="mini", measured: dict | None = None) -> dict:
+def judged(
+    table: Table, frame: pd.DataFrame, profile="mini", measured: dict | None = None,
+    learned: Collection[str] = RECIPES,
+) -> dict:  # fmt: skip
     """What a results file says of the scores: rows, verdicts, spread, verdicts_by_lm."""
     measured = measured or {}
     labels = numbers.MINI_METRICS if profile == "mini" else numbers.METRICS
@@ -219,7 +222,7 @@ def judged(table: Table, frame: pd.DataFrame, profile="mini", measured: dict | N
         "rows": numbers.result_rows(
             frame, table.topic, table.all_contexts, labels, table.labels, measured=ours
         ),
-        "verdicts": [claims.judge(claim, frame, deciding) for claim in about],
+        "verdicts": [claims.judge(claim, frame, deciding, learned) for claim in about],
         "spread": spread.rows(frame, table.contexts),
         "verdicts_by_lm": spread.verdicts(about, frame),
     }

@@ -251,27 +251,27 @@ TABLES = {
         ),
         Table(
             "see", "family_see", SCENES, "Eleven ways to show a picture to a language model",
-            contexts=tuple(SCENES.contexts.values()), baselines=(), learned=(), count=150,
+            contexts=tuple(SCENES.contexts.values()), baselines=(), learned=(), count=100,
             metrics=(*SEEING, "recall_at_1"), scorer="gill_lite.family.seeing:score",
             notebook="21_show_a_picture_to_a_language_model.ipynb", topic="family_see",
-            group="family",
+            group="family", seeds=SEEDS,
         ),
         Table(
             "draw", "family_draw", DRAWINGS, "Five ways to draw a picture from text",
             contexts=tuple(DRAWINGS.contexts.values())[:3], baselines=(), learned=(), count=100,
-            scorer="gill_lite.family.drawing:score", group="family",
+            scorer="gill_lite.family.drawing:score", group="family", seeds=SEEDS,
             notebook="22_draw_a_picture_from_text.ipynb", topic="family_draw",
         ),
         Table(
             "edit", "family_edit", EDITS, "Editing by talking: what is changed, what is kept",
             contexts=tuple(EDITS.contexts.values()), baselines=(), learned=(), count=100,
             metrics=(*EDITING, "kept"), scorer="gill_lite.family.editing:score", group="family",
-            notebook="23_edit_by_talking.ipynb", topic="family_edit",
+            notebook="23_edit_by_talking.ipynb", topic="family_edit", seeds=SEEDS,
         ),
         Table(
             "teach", "family_teach", DRAWINGS, "Four teachers of GILL's mapper",
             contexts=tuple(DRAWINGS.contexts.values()), baselines=(), learned=(), count=100,
-            scorer="gill_lite.family.drawing:score", group="family",
+            scorer="gill_lite.family.drawing:score", group="family", seeds=SEEDS,
             notebook="24_what_should_teach_the_mapper.ipynb", topic="family_teach",
         ),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gill_lite.errors import GillError
 from gill_lite.evaluation.protocol import choices_markdown
-from gill_lite.evaluation.tables import TABLES, choose
+from gill_lite.evaluation.tables import TABLES
 from gill_lite.files import read_json, read_text, write_text
 from gill_lite.provenance import repository_root
 from gill_lite.report import claims
@@ -92,22 +92,23 @@ def results_section(result: dict) -> str:
 
 
 def cost_text(results: list[dict]) -> str:
-    """What all tables together took, and on what."""
-    about = [result["provenance"] for result in results]
+    """What the paper's tables together took, and on what."""
+    about = [r["provenance"] for r in results if not r["table"].startswith(claims.FAMILY)]
     minutes = busy_seconds(about) / 60
     memory = max(one["peak_memory_mb"] for one in about)
     machines = {
         f"{one['hardware']['processor']}, {one['hardware']['cores']} cores" for one in about
     }
     return (
-        f"All tables together, each picture drawn once: {minutes:.0f} minutes and at most "
+        f"The paper's tables together, each picture drawn once: {minutes:.0f} minutes and at most "
         f"{memory:,.0f} MB a table ({' and '.join(sorted(machines))})."
     )
 
 
 def reference_runs(folder: Path) -> list[dict]:
-    """The committed results of all tables, in their order."""
-    return [read_json(folder / f"{table.name}.json", "results file") for table in choose(["all"])]
+    """The committed results of all tables, the family's too, in their order."""
+    ready = [table for table in TABLES.values() if table.notebook and table.ready]
+    return [read_json(folder / f"{table.name}.json", "results file") for table in ready]
 
 
 def _table(heads, rows) -> str:

@@ -1,7 +1,7 @@
 """DALL-E: a picture becomes 64 words of a picture language, and one language model says both.
 
 First a VQ autoencoder learns the picture language (DALL-E has a discrete VAE, whose words are drawn
-by chance and not looked up; no library has one to train). Then an OPT from a random start reads a
+by chance and not looked up; diffusers has none to train). Then an OPT from a random start reads a
 caption and goes on with the picture's codes. Drawing is reading on, code by code, several
 candidates a text, of which CLIP takes the nearest. Ramesh et al. 2021, arXiv:2102.12092.
 

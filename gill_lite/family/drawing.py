@@ -62,7 +62,7 @@ def joined(prompts: Sequence) -> list[str]:
 
 
 def drawn(member, chosen: Sequence[Example]) -> Tensor:
-    """A picture an example, (B, 3, 64, 64) in 0..1; its noise hangs on the example alone."""
+    """A picture an example, (B, 3, 64, 64) in 0..1; its noise depends on the example alone."""
     seeds = [example_seed(0, example.example_id) for example in chosen]
     return member.draw([example.prompt for example in chosen], seeds)
 

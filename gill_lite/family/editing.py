@@ -20,7 +20,6 @@ from gill_lite.world.scene import ATTRIBUTES, Scene, is_novel, other_value, rng_
 TURNS = ("draw", "recolour", "undo", "resize", "move", "time of day", "replace")
 CHANGES = ("color", "color", "size", "position", "time", "shape")  # of the turns behind the first
 STRENGTHS = (0.4, 0.6, 0.8)  # of image-to-image: the share of the steps that are drawn anew
-STEPS = 12  # of all ways alike, so that the smallest strength still has five
 
 
 class Turn(NamedTuple):
@@ -97,7 +96,8 @@ def image_to_image(strength: float) -> Callable:
             return from_dialogue(member, some, turn, last)
         from diffusers import StableDiffusionImg2ImgPipeline
 
-        pipeline, drawing = member.backbones.pipeline, Drawing(member.backbones)
+        pipeline, profile = member.backbones.pipeline, member.backbones.profile
+        drawing = Drawing(member.backbones)
         redraw = StableDiffusionImg2ImgPipeline(
             **pipeline.components, requires_safety_checker=False
         )
@@ -108,8 +108,8 @@ def image_to_image(strength: float) -> Callable:
             negative_prompt_embeds=drawing.no_prompt.expand_as(embeds),
             image=last,
             strength=strength,
-            num_inference_steps=STEPS,
-            guidance_scale=member.backbones.profile.guidance_scale,
+            num_inference_steps=profile.num_inference_steps,
+            guidance_scale=profile.guidance_scale,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds_of(some)],
             output_type="pt",
         ).images.float()

@@ -1,8 +1,9 @@
 """What all systems of the family share: the budget, stages of learning, how weights are kept.
 
 All systems of a task have one budget: so many batches of so many pairs, over all stages of a system
-together, from the same training pictures and captions. Those that learn to draw from nothing have
-that of the mini GLIDE, which is half the pairs of the mini Stable Diffusion.
+together, drawn from the same training pictures. Who is shown pictures has as many pairs as GILL's
+own joints; who learns to draw from nothing, as many as the mini GLIDE, which is half those of the
+mini Stable Diffusion. MiniGPT-4 stands upon a trained BLIP-2, whose budget is not counted again.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ class Budget(NamedTuple):
     batch: int
 
 
-BUDGETS = {SEE: Budget(600, 32), DRAW: Budget(3_600, 48), TEACH: Budget(300, 32)}
+BUDGETS = {SEE: Budget(1_350, 32), DRAW: Budget(3_600, 48), TEACH: Budget(300, 32)}
 WATCH_EVERY = 50  # steps
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
 SCALE = ".scale"  # behind a tensor's name: what its rows are multiplied by
@@ -115,6 +116,11 @@ def folder_of(name: str, seed: int, root: Path | None = None) -> Path:
     return Path(root or shipped("family")) / f"{name}-{seed}"
 
 
+def command_of(name: str, seed: int) -> str:
+    """The command that makes a system's weights."""
+    return f"gill-lite family {name} --seed {seed}"
+
+
 def build(
     name: str, seed: int = 0, root: Path | None = None, backbones: Backbones | None = None
 ) -> Member:
@@ -129,7 +135,7 @@ def build(
 
 def train(
     name: str, seed: int = 0, output_dir="runs/family", work_dir="runs/family/work",
-    device: str = "auto", command: str = "gill-lite family",
+    device: str = "auto",
 ) -> Path:  # fmt: skip
     """Train a system through its stages and keep it in `output_dir`; returns its folder.
 
@@ -152,7 +158,7 @@ def train(
                 warmup=max(1, steps // 20), seed=seed, device=device, average=stage.average,
                 measure=member.watch, measure_every=WATCH_EVERY)  # fmt: skip
             member.to(device)
-        about = made(command, logs, stem) | {"seed": seed, "device": device}
+        about = made(command_of(name, seed), logs, stem) | {"seed": seed, "device": device}
         about["watched"] = watched(logs, stem)
         about["backbones"] = stands_on
         about["steps"] = {stage.name: member.steps(stage) for stage in member.stages}
@@ -231,7 +237,7 @@ def load(
     member = build(name, seed, root, backbones)
     if not SYSTEMS[name].trained_here:
         return member
-    path, again = folder_of(name, seed, root) / WEIGHTS, f"`gill-lite family {name} --seed {seed}`"
+    path, again = folder_of(name, seed, root) / WEIGHTS, f"`{command_of(name, seed)}`"
     if not path.is_file():
         raise GillError(f"{path} is missing; {again} makes it")
     about = read_json(path.with_name(CONFIG), "configuration")

@@ -119,10 +119,12 @@ def results(
 ) -> dict:  # fmt: skip
     """What results/<name>.json holds: as every table's, and what each system cost.
 
-    facts: what else is measured once of a system, beside the examples.
+    facts: what else is measured once of a system, beside the examples. "learned" names those that
+    were trained with a seed, on which a verdict depends.
     """
     labels = {name: SYSTEMS[name].title for name, _ in family.cells}
-    result = evaluate.results(replace(table, labels=labels), config, run, started)
+    learned = {name for name in labels if SYSTEMS[name].trained_here or SYSTEMS[name].joints}
+    result = evaluate.results(replace(table, labels=labels), config, run, started, learned=learned)
     costs = {f"{name}-{seed}": family.cost((name, seed)) | facts(family[name, seed])
              for name, seed in family.cells}  # fmt: skip
-    return {**result, "systems": costs}
+    return {**result, "systems": costs, "learned": sorted(learned)}

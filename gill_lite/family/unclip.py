@@ -131,7 +131,7 @@ class Unclip(Member):
         return Drawing(self.backbones).decode(x)
 
     def draw(self, prompts, seeds, **sampling) -> Tensor:
-        """One picture a prompt, (B, 3, 64, 64) in 0..1; it hangs on its own words and seed."""
+        """One picture a prompt, (B, 3, 64, 64) in 0..1; it depends on its own words and seed."""
         texts = joined(prompts)
         generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         return self.decode(self.vectors(texts, generators), generators, **sampling)

@@ -10,7 +10,7 @@ nothing here can be measured, it is `none:` and the reason.
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -53,13 +53,15 @@ class Bound(NamedTuple):
     side: str  # ">" or "<"
     threshold: float
 
-    def interval(self, frame: pd.DataFrame, metric: str) -> Interval:
+    def interval(
+        self, frame: pd.DataFrame, metric: str, learned: Collection[str] = RECIPES
+    ) -> Interval:
         """Over stories and seeds of the joints; of a share, over the stories of both sums."""
         if metric not in frame.columns:
             return NOTHING
         if self.per:
-            return self.share(lambda terms: _resampled(frame, metric, terms))
-        found = difference(frame, metric, self.terms)
+            return self.share(lambda terms: _resampled(frame, metric, terms, learned))
+        found = difference(frame, metric, self.terms, learned)
         return found if found.n else NOTHING
 
     def share(self, resampled: Callable[[Terms], Resampled | None]) -> Interval:
@@ -69,11 +71,11 @@ class Bound(NamedTuple):
         return ratio_interval(above, below) if above and below else NOTHING
 
 
-def _resampled(frame: pd.DataFrame, metric: str, terms: Terms) -> Resampled | None:
+def _resampled(frame: pd.DataFrame, metric: str, terms: Terms, learned) -> Resampled | None:
     scores = seed_scores(frame, metric, terms)
     if not scores or not (count := len(next(iter(scores.values())))):
         return None
-    return resample({m: part_of(values) for m, values in scores.items()}, count, RECIPES)
+    return resample({m: part_of(values) for m, values in scores.items()}, count, learned)
 
 
 @dataclass(frozen=True)
@@ -165,15 +167,19 @@ ORDER = (NOT_RUN, UNDEFINED, TOO_FEW, NOT_REPRODUCED, WITHIN_NOISE, REPRODUCED) 
 Measured = dict[str, Callable[[Bound], Interval]]  # metrics that single examples don't have
 
 
-def judge(claim: Claim, frame: pd.DataFrame, measured: Measured | None = None) -> dict:
+def judge(
+    claim: Claim, frame: pd.DataFrame, measured: Measured | None = None,
+    learned: Collection[str] = RECIPES,
+) -> dict:  # fmt: skip
     """The JSON row of a claim, judged from the long frame of scores (`scores.scores_frame`).
 
     Keys: id, statement, verdict, difference, low, high, n, undefined, seeds, source, statistic,
     bound (which of the statistic's the numbers are of), and bounds where there are several.
-    measured: what computes a bound of a metric that is no mean over examples.
+    measured: what computes a bound of a metric that is no mean over examples. learned: the methods
+    that were trained with a seed.
     """
     metric = claim.statistic.metric
-    compute = (measured or {}).get(metric, lambda bound: bound.interval(frame, metric))
+    compute = (measured or {}).get(metric, lambda bound: bound.interval(frame, metric, learned))
     return claim_row(claim, *map(compute, claim.statistic.bounds))
 
 
@@ -237,8 +243,13 @@ def all_verdicts(results: Iterable[dict], claims: Iterable[Claim] | None = None)
 def count_text(rows: list[dict]) -> str:
     """ "8 of 21 claims reproduced; 2 same direction, within noise; 11 not reproduced."
 
-    Claims without a statistic are not among them; they are named last.
+    Claims without a statistic are not among them; they are named last. Other papers' claims, where
+    their tables are among the rows, are counted apart.
     """
+    apart = [row for row in rows if row.get("table", "").startswith(FAMILY)]
+    if 0 < len(apart) < len(rows):
+        own = [row for row in rows if row not in apart]
+        return f"{count_text(own)} Of other papers: {count_text(apart)}"
     counts = Counter(row["verdict"] for row in rows)
     order = (WITHIN_NOISE, NOT_REPRODUCED, TOO_FEW, UNDEFINED, NOT_RUN)
     others = [f"{counts[name]} {name}" for name in order if counts[name]]

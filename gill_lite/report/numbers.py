@@ -1,7 +1,7 @@
 """Our numbers beside the paper's: DataFrames, and markdown or HTML from pandas."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 
 import pandas as pd
@@ -94,9 +94,11 @@ def intervals(frame: pd.DataFrame, metric: str) -> dict[tuple[str, str], Interva
     return {cell: difference(frame, metric, [(1, *cell)]) for cell in cells}
 
 
-def difference(frame: pd.DataFrame, metric: str, terms: Terms) -> Interval:
-    """A signed sum of cells, story by story, over stories and seeds of the joints."""
-    return two_level_interval(seed_scores(frame, metric, terms), RECIPES)
+def difference(
+    frame: pd.DataFrame, metric: str, terms: Terms, learned: Collection[str] = RECIPES
+) -> Interval:
+    """A signed sum of cells, story by story, over stories and seeds of what is `learned`."""
+    return two_level_interval(seed_scores(frame, metric, terms), learned)
 
 
 def result_rows(
@@ -144,7 +146,7 @@ def results_frame(rows: list[dict]) -> pd.DataFrame:
 
 
 def _ours_text(row: dict) -> str:
-    if row["mean"] is None and row["undefined"] == "not run":
+    if row["mean"] is None and row["undefined"] in ("not run", "no examples"):
         return NONE
     return str(Interval.of(row))
 

@@ -1,5 +1,6 @@
 """A table of the family: scored with what ships, resumed, told with what each system cost."""
 
+import pandas as pd
 import pytest
 
 from gill_lite.cli import main as cli
@@ -8,7 +9,7 @@ from gill_lite.evaluation import evaluate, tables
 from gill_lite.evaluation.tables import Table, choose
 from gill_lite.evaluation.tasks import SCENES, SPLITS
 from gill_lite.family import SYSTEMS, seeing, table
-from gill_lite.report import summary
+from gill_lite.report import claims, summary
 
 TABLE = Table(
     "see", "family_see", SCENES, "Shown a picture", contexts=tuple(SPLITS.values()),
@@ -65,3 +66,22 @@ def test_a_group_is_named_at_once_where_its_weights_are(tmp_path, monkeypatch):
 def test_a_table_of_the_family_is_not_one_to_evaluate(capsys):
     assert cli.main(["evaluate", "see"]) == 2
     assert "no table 'see' to evaluate; known: 1, 2" in capsys.readouterr().err
+
+
+def test_a_system_that_was_trained_once_decides_nothing():
+    rows = [
+        {"example": str(i), "method": method, "context": "seen", "seed": seed, "which": value}
+        for i in range(60)
+        for method, seed, value in (("llava", 0, 1.0 - i % 7 / 50), ("limber", 0, i % 5 / 9))
+    ]
+    [claim] = [claim for claim in claims.read_claims() if claim.id == "family-instructed"]
+    frame = pd.DataFrame(rows)
+    once = claims.judge(claim, frame, learned={"llava", "limber"})
+    assert once["seeds"] == 1 and once["verdict"] == claims.WITHIN_NOISE
+    assert claims.judge(claim, frame)["verdict"] == claims.REPRODUCED  # of no known training
+
+
+def test_reproduce_gives_a_family_notebook_seeds_to_look_for():
+    for each in tables.TABLES.values():
+        if each.group == "family":
+            assert each.seeds_for(None) == (0, 1, 2) and each.seeds_for([1]) == (1,)

@@ -39,7 +39,7 @@ def tiny(monkeypatch):
 
 
 def trained(name: str, folder):
-    return train(name, 0, folder, folder / "work", device="cpu", command=f"gill-lite family {name}")
+    return train(name, 0, folder, folder / "work", device="cpu")
 
 
 @pytest.fixture
