@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import nbformat
@@ -107,7 +108,7 @@ def test_the_committed_results_make_a_report(tmp_path):
     assert {"table1_vist", "table2_visdial", "decide"} <= set(results)
     html = page_of(results, tmp_path, source=DATA.parent)
     for result in results.values():
-        assert f">{result['title']}" in html
+        assert f">{result['title']}" in unescape(html)
         assert result["provenance"]["command"] in html
     shown = results["table1_vist"]["figures"] + results["table2_visdial"]["figures"]
     assert len(shown) == 4, "they come from the committed notebooks"
