@@ -17,7 +17,7 @@ from gill_lite.world.scene import ATTRIBUTES, is_novel, rng_for
 @pytest.fixture(scope="module")
 def family():
     systems = [SYSTEMS["gill"], SYSTEMS["sd"]]
-    return Family(systems, [0], backbones=load_backbones(MINI.replace(num_inference_steps=2)))
+    return Family(systems, [0], backbones=load_backbones(MINI))
 
 
 class Draughtsman:
