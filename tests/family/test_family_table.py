@@ -9,6 +9,7 @@ from gill_lite.evaluation import evaluate, tables
 from gill_lite.evaluation.tables import Table, choose
 from gill_lite.evaluation.tasks import SCENES, SPLITS
 from gill_lite.family import SYSTEMS, seeing, table
+from gill_lite.files import DATA, read_json
 from gill_lite.report import claims, summary
 
 TABLE = Table(
@@ -85,3 +86,15 @@ def test_reproduce_gives_a_family_notebook_seeds_to_look_for():
     for each in tables.TABLES.values():
         if each.group == "family":
             assert each.seeds_for(None) == (0, 1, 2) and each.seeds_for([1]) == (1,)
+
+
+def test_the_committed_results_follow_from_their_scores():
+    for each in tables.TABLES.values():
+        if each.group == "family" and each.ready:
+            told = read_json(DATA.parent / "results" / f"{each.name}.json")
+            frame = pd.read_csv(DATA.parent / "results" / f"{each.name}_scores.csv")
+            judged = [claim for claim in claims.read_claims() if claim.table == each.topic]
+            again = {"learned": told["learned"]} if "learned" in told else {}
+            verdicts = {c.id: claims.judge(c, frame, **again)["verdict"] for c in judged}
+            assert verdicts == {row["id"]: row["verdict"] for row in told["verdicts"]}
+            assert len(frame) == told["counts"]["scored"] and told["counts"]["skipped"] == {}
