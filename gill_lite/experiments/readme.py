@@ -5,11 +5,13 @@ choices of a protocol from its dataclass; the picture is what README's lines of 
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from gill_lite.errors import GillError
 from gill_lite.evaluation.protocol import choices_markdown
 from gill_lite.evaluation.tables import TABLES
+from gill_lite.family import SYSTEMS
 from gill_lite.files import read_json, read_text, write_text
 from gill_lite.provenance import repository_root
 from gill_lite.report import claims
@@ -79,16 +81,25 @@ def results_section(result: dict) -> str:
     settings = result["settings"]
     asked = ", ".join(f"{value} {name.removeprefix('num_')}" for name, value in settings.items()
                       if name.startswith("num_"))  # fmt: skip
-    seeds = len(settings["seeds"])
     below = ""
     if table.typed in ("1", "2"):
         known = to_markdown(ceiling_frame(table, result["rows"]))
         below = f"\n\nAttribute accuracy, and what an oracle could know:\n\n{known}"
     return (
         f"## {result['title']}\n\n"
-        f"{asked}; {seeds} seed{'s' * (seeds > 1)} of the joints; {counts_text(result)}\n\n"
+        f"{asked}; {seeds_text(result)}; {counts_text(result)}\n\n"
         f"{to_markdown(results_frame(result['rows']))}{below}"
     )
+
+
+def seeds_text(result: dict) -> str:
+    """How often what a table compares was trained; of the family, how often each system."""
+    seeds = len(result["settings"]["seeds"])
+    if "systems" not in result:
+        return f"{seeds} seed{'s' * (seeds > 1)} of the joints"
+    often = Counter(cell.rpartition("-")[0] for cell in result["systems"])
+    several = [f"{SYSTEMS[name].title} {times} times" for name, times in often.items() if times > 1]
+    return ", ".join(["every system trained once", *several]).replace("once, ", "once, but ", 1)
 
 
 def cost_text(results: list[dict]) -> str:

@@ -108,7 +108,7 @@ def page() -> str:
         "arrow leads to who takes up the idea; a box, to its source.\n\n"
         "![The family tree](family.svg)\n\nAll systems of a task that `gill-lite family` trains "
         f"have one budget, over all their stages. {budgets}. Who was trained elsewhere (CLIP, "
-        f"FROMAGe, GILL, GLIDE, latent diffusion) had another.\n\n{table}\n"
+        f"FROMAGe, GILL, GLIDE, latent diffusion) had their own.\n\n{table}\n"
     )
 
 
