@@ -35,8 +35,7 @@ reproduce: $(STAMP) ## install if needed, compute the paper's tables in miniatur
 	$(BIN)/gill-lite reproduce $(if $(TABLES),--tables $(TABLES)) $(if $(OUT),-o "$(OUT)") $(ARGS)
 
 test: $(STAMP) ## install if needed, then the unit tests and every notebook against its stored output
-	test -w . || export COVERAGE_FILE="$$(mktemp -d)/coverage"; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov tests $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests $(ARGS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-current-env --nbval-kernel-startup-timeout 300 notebooks $(ARGS)
 
 lab: $(STAMP) ## open your own copy of the course (as `make student` makes it) in JupyterLab

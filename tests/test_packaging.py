@@ -316,7 +316,7 @@ def test_lab_and_site_pass_their_options_on(checkout):
 def test_make_test_runs_units_then_notebooks(checkout):
     _, log = make(checkout, "test")
     assert log.splitlines()[-2:] == [
-        "python -m pytest -n 2 --dist loadfile --cov tests",
+        "python -m pytest -n 2 --dist loadfile tests",
         "python -m pytest -n 2 --dist loadscope --nbval --nbval-current-env "
         "--nbval-kernel-startup-timeout 300 notebooks",
     ]

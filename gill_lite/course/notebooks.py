@@ -24,6 +24,7 @@ KEPT_METADATA = ("tags", "nbgrader")
 OPENING = ("you will do", "learn", "need")
 CLOSING = ("recap", "paper versus code", "go further")
 MEASURED = re.compile(r"^- \*\*Measured:\*\*.*$", re.MULTILINE)
+TYPED = re.compile(r"\d\.\d|\d %")  # a result, in a discussion: a new run leaves it behind
 
 
 def normalise(path: Path) -> None:
@@ -189,12 +190,16 @@ def _problems_of_parameters(cells) -> list[str]:
 
 
 def _problems_of_text(cells) -> list[str]:
+    from gill_lite.report.page import DISCUSSION
+
     text = [c.source.lower() for c in cells if c.cell_type == "markdown"]
     if not text:
         return ["has no text"]
     found = [f"does not open with '{word}'" for word in OPENING if word not in text[0]]
     if not MEASURED.search(cells[0].source):
         found.append("has no line for the measured time and memory")
+    if any(TYPED.search(cell.source) for cell in cells if cell.source.startswith(DISCUSSION)):
+        found.append("has typed in results; its tables have the numbers, the discussion has words")
     return found + [f"does not close with '{word}'" for word in CLOSING if word not in text[-1]]
 
 

@@ -6,11 +6,12 @@ choices of a protocol from its dataclass; the picture is what README's lines of 
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from gill_lite.errors import GillError
 from gill_lite.evaluation.protocol import choices_markdown
-from gill_lite.evaluation.tables import TABLES
+from gill_lite.evaluation.tables import MANY, TABLES
 from gill_lite.family import SYSTEMS
 from gill_lite.files import read_json, read_text, write_text
 from gill_lite.provenance import repository_root
@@ -60,8 +61,11 @@ def _verdicts(results: list[dict]) -> tuple[list[dict], list[dict]]:
     return [row for row in rows if row not in family], family
 
 
-def with_results(page: str, results: list[dict]) -> str:
-    """The text of docs/results.md with every verdict and every table made anew."""
+def with_results(page: str, results: list[dict], novel: Sequence[dict] = ()) -> str:
+    """The text of docs/results.md with every verdict and every table made anew.
+
+    novel: tables on scenes never trained, which no claim is judged by.
+    """
     parts = [
         part
         for rows in _verdicts(results)
@@ -72,15 +76,19 @@ def with_results(page: str, results: list[dict]) -> str:
         )
     ]
     parts.append(cost_text(results))
-    return placed(page, "results", "\n\n".join([*parts, *map(results_section, results)]))
+    return placed(page, "results", "\n\n".join([*parts, *map(results_section, [*results, *novel])]))
 
 
 def results_section(result: dict) -> str:
     """Title, counts and table of a results file as markdown, and what could be known at all."""
-    table = next(table for table in TABLES.values() if table.name == result["table"])
+    name = result["table"].removesuffix("_novel")
+    table = next(table for table in TABLES.values() if table.name == name)
     settings = result["settings"]
     asked = ", ".join(f"{value} {name.removeprefix('num_')}" for name, value in settings.items()
                       if name.startswith("num_"))  # fmt: skip
+    most = max(row["n"] for row in result["rows"])
+    if most in (factor * table.count for factor in MANY.values()):
+        asked += f" ({most:,} where one caption or round is read)"
     below = ""
     if table.typed in ("1", "2"):
         known = to_markdown(ceiling_frame(table, result["rows"]))
@@ -94,10 +102,13 @@ def results_section(result: dict) -> str:
 
 def seeds_text(result: dict) -> str:
     """How often what a table compares was trained; of the family, how often each system."""
-    seeds = len(result["settings"]["seeds"])
     if "systems" not in result:
-        return f"{seeds} seed{'s' * (seeds > 1)} of the joints"
+        of = {row["method"]: row["seeds"] for row in result["rows"] if row["seeds"]}
+        told = ", ".join(f"{method} ({count})" for method, count in of.items())
+        return f"seeds of the joints: {told or len(result['settings']['seeds'])}"
     often = Counter(cell.rpartition("-")[0] for cell in result["systems"])
+    if len(set(often.values())) == 1 and (times := max(often.values())) > 1:
+        return f"every system trained {times} times"
     several = [f"{SYSTEMS[name].title} {times} times" for name, times in often.items() if times > 1]
     return ", ".join(["every system trained once", *several]).replace("once, ", "once, but ", 1)
 
@@ -122,6 +133,11 @@ def reference_runs(folder: Path) -> list[dict]:
     return [read_json(folder / f"{table.name}.json", "results file") for table in ready]
 
 
+def novel_runs(folder: Path) -> list[dict]:
+    """Those on scenes never trained, of the tables that have one."""
+    return [read_json(path, "results file") for path in sorted(folder.glob("*_novel.json"))]
+
+
 def _table(heads, rows) -> str:
     """A markdown table without padding, which README has no room for."""
     lines = [heads, ["---"] * len(heads), *rows]
@@ -133,7 +149,7 @@ def main(root: Path) -> None:
     results = reference_runs(root / "results")
     pages = {
         "README.md": lambda text: with_findings(with_course(text, root / "notebooks"), results),
-        "docs/results.md": lambda text: with_results(text, results),
+        "docs/results.md": lambda text: with_results(text, results, novel_runs(root / "results")),
         "docs/protocols.md": lambda text: placed(text, "protocols", choices_markdown()),
     }
     for name, renewed in pages.items():

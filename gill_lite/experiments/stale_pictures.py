@@ -14,8 +14,8 @@ from gill_lite.errors import GillError
 from gill_lite.evaluation.run import RunResult
 from gill_lite.evaluation.tables import TABLES
 from gill_lite.evaluation.tasks import VIST_CONTEXTS, Context
-from gill_lite.report.intervals import Interval, mean_interval, paired_interval
-from gill_lite.report.scores import story_scores
+from gill_lite.report.intervals import Interval, two_level_interval
+from gill_lite.report.scores import seed_scores
 from gill_lite.world.scene import ATTRIBUTES
 
 KINDS = {
@@ -56,28 +56,42 @@ def cases(
     stories: Sequence, scenes: dict, frame: pd.DataFrame, without: Context, pictured: Context,
     method: str = "gill",
 ) -> pd.DataFrame:  # fmt: skip
-    """A row a (story, attribute): its kind, and whether it was drawn right without and with images.
+    """A row a (story, attribute, seed): its kind, and whether it was drawn right without and with
+    images.
 
-    frame: scores with the columns right_<attribute>, see `scores.scores_frame`; a case is the mean
-    over the seeds. Columns: example, attribute, kind, stale (how many pictures), without, pictured,
-    difference. Stories without scores are left out. Raises GillError where a context has none.
+    frame: scores with the columns right_<attribute>, see `scores.scores_frame`. Columns: example,
+    seed, attribute, kind, stale (how many pictures), without, pictured, difference. Stories without
+    a score with some seed are left out. Raises GillError where a context has none.
     """
-    rows = []
+    own, rows = frame[frame["method"] == method], []
+    for context in (without, pictured):
+        if context.name not in set(own["context"]):
+            raise GillError(f"the scores have no cell {method}/{context.name}")
     for attribute in ATTRIBUTES:
-        right = story_scores(frame, f"right_{attribute}")
-        cells = [(method, without.name), (method, pictured.name)]
-        missing = [cell for cell in cells if cell not in right.columns]
-        if missing:
-            raise GillError(f"the scores have no cell {missing[0][0]}/{missing[0][1]}")
-        right = right[cells].dropna()
+        right = own.pivot(index="example", columns=["context", "seed"],
+                          values=f"right_{attribute}")  # fmt: skip
+        right = right[[without.name, pictured.name]].dropna()
+        seeds = right[pictured.name].columns
         for story in stories:
-            if story.example_id in right.index:
-                a, b = right.loc[story.example_id, cells]
-                stale = sum(stale_pictures(story, scenes, attribute, pictured))
-                rows.append({"example": story.example_id, "attribute": attribute,
-                             "kind": kind(story, scenes, attribute, pictured), "stale": stale,
-                             "without": a, "pictured": b, "difference": b - a})  # fmt: skip
+            if story.example_id not in right.index:
+                continue
+            stale = sum(stale_pictures(story, scenes, attribute, pictured))
+            about = {"example": story.example_id, "attribute": attribute, "stale": stale,
+                     "kind": kind(story, scenes, attribute, pictured)}  # fmt: skip
+            scores = right.loc[story.example_id]
+            for seed in seeds:
+                a, b = scores[without.name, seed], scores[pictured.name, seed]
+                rows.append(
+                    {**about, "seed": seed, "without": a, "pictured": b, "difference": b - a}
+                )
     return pd.DataFrame(rows)
+
+
+def over_stories(part: pd.DataFrame, column: str) -> Interval:
+    """The mean over stories, a story's being the mean over its cases of `cases`, with an interval
+    over stories and seeds."""
+    wide = part.groupby(["example", "seed"])[column].mean().unstack("seed")  # (S, J)
+    return two_level_interval({"gill": wide.to_numpy()}, {"gill"})
 
 
 def with_changed(run: RunResult, stories: Sequence, scenes: dict) -> RunResult:
@@ -103,9 +117,9 @@ def kind_rows(found: pd.DataFrame, attributes: Iterable[str] = (ALL, *ATTRIBUTES
     """One JSON row an (attribute, kind) with cases, from `cases`; "all" takes them together.
 
     Keys: attribute, kind, cases, share (of all cases of the attribute), without, pictured
-    (accuracies), and the paired difference's mean, low, high, n, undefined. These means are over
-    stories, a story's being the mean over its cases. adds: what the kind's cases add to the
-    difference over all cases of the attribute; over the kinds, it sums to that difference.
+    (accuracies), and the paired difference's mean, low, high, n, undefined, seeds, by
+    `over_stories`. adds: what the kind's cases add to the difference over all cases of the
+    attribute; over the kinds, it sums to that difference.
     """
     rows = []
     for attribute in attributes:
@@ -114,17 +128,15 @@ def kind_rows(found: pd.DataFrame, attributes: Iterable[str] = (ALL, *ATTRIBUTES
             of_kind = part[part["kind"] == name]
             if of_kind.empty:
                 continue
-            stories = of_kind.groupby("example")[["without", "pictured", "difference"]].mean()
-            gap: Interval = mean_interval(stories["difference"].to_numpy())
             rows.append({
                 "attribute": attribute,
                 "kind": name,
-                "cases": len(of_kind),
+                "cases": len(of_kind) // of_kind["seed"].nunique(),
                 "share": len(of_kind) / len(part),
-                "without": float(stories["without"].mean()),
-                "pictured": float(stories["pictured"].mean()),
+                "without": over_stories(of_kind, "without").mean,
+                "pictured": over_stories(of_kind, "pictured").mean,
                 "adds": float(of_kind["difference"].sum() / len(part)),
-                **vars(gap),
+                **vars(over_stories(of_kind, "difference")),
             })  # fmt: skip
     return rows
 
@@ -133,15 +145,14 @@ def by_count(found: pd.DataFrame) -> list[dict]:
     """One JSON row a number of stale pictures, over the attributes that the captions tell.
 
     Keys: stale, cases, without and pictured: each an `Interval`'s mean, low, high, n, undefined,
-    over stories. Shows whether one stale picture is enough or each counts.
+    seeds. Shows whether one stale picture is enough or each counts.
     """
     told = found[found["kind"] != "untold"]
     rows = []
     for stale, part in told.groupby("stale"):
-        stories = part.groupby("example")[["without", "pictured"]].mean()
-        rows.append({"stale": int(stale), "cases": len(part),
-                     "without": vars(mean_interval(stories["without"].to_numpy())),
-                     "pictured": vars(mean_interval(stories["pictured"].to_numpy()))})  # fmt: skip
+        rows.append({"stale": int(stale), "cases": len(part) // part["seed"].nunique(),
+                     "without": vars(over_stories(part, "without")),
+                     "pictured": vars(over_stories(part, "pictured"))})  # fmt: skip
     return rows
 
 
@@ -178,8 +189,8 @@ def one_picture_results(
         part = source[source["context"] == context.name].assign(context=FULL.name)
         both = pd.concat([plain, part], ignore_index=True)
         found = cases(stories, scenes, both, PLAIN, FULL, method)
-        pair = story_scores(both, "clip_similarity").dropna()[method]
-        gap = paired_interval(pair[FULL.name].to_numpy(), pair[PLAIN.name].to_numpy())
+        signs = ((1, method, FULL.name), (-1, method, PLAIN.name))
+        gap = two_level_interval(seed_scores(both, "clip_similarity", signs), {method})
         made.append({"context": context.label, "clip_similarity": vars(gap),
                      "rows": kind_rows(found, [ALL])})  # fmt: skip
     return made

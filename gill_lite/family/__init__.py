@@ -178,22 +178,22 @@ TAUGHT = (
     System(
         "taught_text", "GILL's mapper, by text", "Koh et al. 2023", SHOWN,
         loss="distance to text embeddings", options={"teacher": "text"}, parents=("gill",),
-        seeds=TWO, **MAPPED,
+        seeds=THREE, **MAPPED,
     ),
     System(
         "taught_diffusion", "by diffusion, as MetaQuery", "Pan et al. 2025", BEYOND,
         loss="the denoiser's error on the picture", options={"teacher": "diffusion"},
-        parents=("gill",), seeds=TWO, **MAPPED,
+        parents=("gill",), seeds=THREE, **MAPPED,
     ),
     System(
         "taught_both", "by both, as MiniGPT-5", "Zheng et al. 2023", BEYOND,
         loss="distance to text embeddings + denoiser's error", options={"teacher": "both"},
-        parents=("gill",), seeds=TWO, **MAPPED,
+        parents=("gill",), seeds=THREE, **MAPPED,
     ),
     System(
         "taught_picture", "by CLIP's picture vector", "Sun et al. 2023", BEYOND,
         loss="distance to CLIP's vector", options={"teacher": "picture"},
-        parents=("gill", "unclip"), **MAPPED,
+        parents=("gill", "unclip"), seeds=THREE, **MAPPED,
     ),
 )  # fmt: skip
 SYSTEMS = {system.name: system for system in (*EARLIER, *SEEING, *DRAWING, *TAUGHT)}

@@ -99,10 +99,6 @@ class Blip2(Seer):
         queries = normalize(self.to_picture(self.ask(patches)), dim=-1)  # (pictures, Q, P)
         return torch.einsum("tp,iqp->tiq", text, queries).amax(dim=-1)
 
-    def similarity(self, texts: list[str], pixel_values: Tensor) -> Tensor:
-        """Cosines (texts, pictures), as stage 2 has left them."""
-        return self.cosines(*self.text(texts), self.patches(pixel_values))
-
     def represent(self, step: int, generator: torch.Generator) -> Tensor:
         """Contrast, matching and next word of one batch."""
         index = self.pairs.draw(generator)

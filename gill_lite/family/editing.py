@@ -2,10 +2,10 @@
 
 Draw; recolour; undo that; resize; move; make it night or day; replace the object. Every turn is a
 sentence, and what each way of drawing is given of the turns before is what is compared. A turn is
-judged by the probes: is the change made, and is everything else kept?
+judged by the probes: is the change made, and is everything else as it was in the picture before?
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -169,22 +169,50 @@ class Talkers:
         return Talker(self.family[way.system, cell[1]], way)
 
 
-def score(talker: Talker, some: Sequence[Chain], pool: Sequence[Chain]) -> list[dict]:
-    """A row a chain: made_<turn> and kept_<turn>, and their means over turns behind the first.
+def seen_in(judge, pictures: Tensor) -> list[Scene]:
+    """The scenes that the probes read in pictures (B, 3, H, W)."""
+    logits = judge.probes(pictures)
+    best = {name: logits[name].argmax(1).tolist() for name in ATTRIBUTES}
+    return [Scene(**{name: ATTRIBUTES[name][best[name][i]] for name in ATTRIBUTES})
+            for i in range(len(pictures))]  # fmt: skip
 
-    The first turn changes nothing; kept is then the share of what was asked for.
+
+def turn_marks(turn: int, chain: Chain, pictures: Sequence[Scene]) -> dict[str, float]:
+    """What one turn did, from the scenes read in all pictures of a chain.
+
+    made: the change is there; for the undo only where there was something to undo. kept: the share
+    of the other attributes that are as in the picture before. right: the share of all six that are
+    as they should be by now.
     """
-    judge, rows = judge_of(talker.member), [{} for _ in some]
-    for name, turn, pictures in zip(TURNS, range(len(TURNS)), talker.talk(some)):
-        asked = [chain.turns[turn] for chain in some]
-        hits = judge.attributes(pictures, [each.scene for each in asked]).per_attribute
-        for i, (row, each) in enumerate(zip(rows, asked, strict=True)):
-            others = [hits[other][i] for other in ATTRIBUTES if other != each.changed]
-            row[f"kept_{name}"] = float(sum(others) / len(others))
-            if each.changed:
-                row[f"made_{name}"] = float(hits[each.changed][i])
-    for row in rows:
-        for what in ("made", "kept"):
-            told = [row[f"{what}_{turn}"] for turn in TURNS[1:]]
+    name, asked, shown = TURNS[turn], chain.turns[turn], pictures[turn]
+    marks = {f"right_{name}": shared(shown, asked.scene, ATTRIBUTES)}
+    if not turn:
+        return marks
+    others = [other for other in ATTRIBUTES if other != asked.changed]
+    marks[f"kept_{name}"] = shared(shown, pictures[turn - 1], others)
+    if name != "undo" or shared(pictures[turn - 1], chain.turns[turn - 1].scene, [asked.changed]):
+        marks[f"made_{name}"] = shared(shown, asked.scene, [asked.changed])
+    return marks
+
+
+def shared(one: Scene, other: Scene, names: Iterable[str]) -> float:
+    """The share of attributes in which two scenes agree."""
+    agree = [getattr(one, name) == getattr(other, name) for name in names]
+    return sum(agree) / len(agree)
+
+
+def score(talker: Talker, some: Sequence[Chain], pool: Sequence[Chain]) -> list[dict]:
+    """A row a chain: made_<turn>, kept_<turn>, right_<turn>, and their means over the turns behind
+    the first."""
+    judge = judge_of(talker.member)
+    read = [seen_in(judge, pictures) for pictures in talker.talk(some)]
+    rows: list[dict] = []
+    for i, chain in enumerate(some):
+        row: dict[str, float] = {}
+        for turn in range(len(TURNS)):
+            row |= turn_marks(turn, chain, [scenes[i] for scenes in read])
+        for what in ("made", "kept", "right"):
+            told = [row[key] for turn in TURNS[1:] if (key := f"{what}_{turn}") in row]
             row[what] = sum(told) / len(told)
+        rows.append(row)
     return rows

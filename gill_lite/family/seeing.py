@@ -57,7 +57,7 @@ def examples(split: str, count: int) -> list[Example]:
 
 def prompts(example: Example) -> dict[str, list]:
     """What a system reads, by what is measured with it."""
-    picture, ((one, first), (two, second)) = example.picture, example.others
+    picture, first = example.picture, example.others[0][1]
     return {
         "caption": [picture],
         "yes_no": [picture, f"Q: is it {example.guess} ?\nA:"],
@@ -65,8 +65,14 @@ def prompts(example: Example) -> dict[str, list]:
         "where": [picture, "Q: where is it , left or right ?\nA:"],
         "later": [picture, f"{example.later} {PROBE_LEAD}"],
         "second": [first, picture],
-        "shots": [first, f"{one.color} .", second, f"{two.color} .", picture],
     }
+
+
+def shots(example: Example) -> tuple[list, list]:
+    """The picture alone, and behind two others with their colors; then the color is to be said."""
+    (one, first), (two, second) = example.others
+    asked = [example.picture, Said(example.scene.color), "."]
+    return asked, [first, f"{one.color} .", second, f"{two.color} .", *asked]
 
 
 def named(text: str) -> dict[str, str]:
@@ -88,12 +94,9 @@ def marks(example: Example, said: dict[str, str]) -> dict[str, float | None]:
     """The example's scores from what a system said to its prompts."""
     scene = example.scene.as_dict()
     told = {kind: named(text) for kind, text in said.items()}
-    alone, after_two = (float(said.get(kind, "").split()[:1] == [scene["color"]])
-                        for kind in ("caption", "shots"))  # fmt: skip
     scores = {
         "right": share([value == scene[n] for n, value in told["caption"].items()]),
         "named": len(told["caption"]) / len(ATTRIBUTES),
-        "shots_0": alone,
     }
     if "yes_no" in said:
         truth = "yes" if example.guess == scene["color"] else "no"
@@ -104,14 +107,20 @@ def marks(example: Example, said: dict[str, str]) -> dict[str, float | None]:
             "which": float(told["which"].get("color") == scene["color"]),
             "where": float(told["where"].get("position") == scene["position"]),
             "change": float(told["later"].get(name) == value),
+            "stale": float(told["later"].get(name) == scene[name]),
             "kept": share([v == scene[n] for n, v in told["later"].items() if n != name]),
             "second": share(
                 [v == scene[n] for n, v in told["second"].items() if other[n] != scene[n]]
             ),
-            "shots_2": after_two,
-            "shots": after_two - alone,  # what the two examples are worth
         }
     return scores
+
+
+@torch.no_grad()
+def shot_marks(member, example: Example) -> dict[str, float]:
+    """How surely the color is said next, in nats, without and with two examples."""
+    none, two = (-float(member.said_loss([row])) for row in shots(example))
+    return {"shots_0": none, "shots_2": two, "shots": two - none}
 
 
 def score(member, chosen: Sequence[Example], pool: Sequence[Example]) -> list[dict]:
@@ -125,6 +134,9 @@ def score(member, chosen: Sequence[Example], pool: Sequence[Example]) -> list[di
     rows = [
         marks(example, {kind: said[kind][i] for kind in kinds}) for i, example in enumerate(chosen)
     ]
+    if hasattr(member, "said_loss"):
+        for row, example in zip(rows, chosen, strict=True):
+            row |= shot_marks(member, example)
     if hasattr(member, "similarity"):
         pictures = torch.stack([example.picture for example in pool])
         found = member.similarity([example.caption for example in chosen], pictures).argmax(1)

@@ -14,12 +14,24 @@ from gill_lite import provenance
 from gill_lite.evaluation import evaluate
 from gill_lite.evaluation.run import RunResult, WorkItem, run_resumable, work_items
 from gill_lite.family import SYSTEMS, System
-from gill_lite.family.system import CONFIG, WEIGHTS, Member, folder_of, load, numbers_learned
-from gill_lite.files import read_json
+from gill_lite.family.system import (
+    CONFIG,
+    MANIFEST,
+    WEIGHTS,
+    Member,
+    folder_of,
+    load,
+    numbers_learned,
+)
+from gill_lite.files import read_json, shipped
 from gill_lite.model.backbones import Backbones, fingerprint, load_backbones
 from gill_lite.model.checkpoint import WEIGHTS as JOINTS
-from gill_lite.model.checkpoint import joints_folder
+from gill_lite.model.checkpoint import joints_folder, read_joints
+from gill_lite.pretraining import denoiser, glide
 from gill_lite.profiles import MINI
+
+# What draws and was trained with the mini world itself: the stage of its manifest, and a batch.
+WORLDS_OWN = {"sd": ("denoiser", denoiser.BATCH), "glide": ("glide", glide.BATCH)}
 
 
 class Family:
@@ -48,11 +60,18 @@ class Family:
 
     def cost(self, cell: tuple[str, int]) -> dict:
         """What one of the systems learned: numbers, and steps, pairs, minutes where known."""
-        config = folder_of(*cell, self.root) / CONFIG
+        name, seed = cell
         about: dict[str, Any] = {"learned": numbers_learned(self[cell])}
-        if SYSTEMS[cell[0]].trained_here:
-            made = read_json(config, "configuration")
+        if SYSTEMS[name].trained_here:
+            made = read_json(folder_of(name, seed, self.root) / CONFIG, "configuration")
             about |= {"pairs": made["pairs"], "minutes": round(made["seconds"] / 60, 1)}
+        elif method := SYSTEMS[name].joints:
+            made = read_joints(joints_folder(method, seed)).provenance
+            about["pairs"] = made["steps"] * made["settings"]["batch_size"]
+        elif name in WORLDS_OWN:
+            stage, batch = WORLDS_OWN[name]
+            made = read_json(shipped("mini") / MANIFEST, "manifest")["stages"][stage]
+            about |= {"pairs": made["steps"] * batch, "minutes": round(made["seconds"] / 60, 1)}
         return about
 
 

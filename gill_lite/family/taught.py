@@ -46,9 +46,9 @@ class Taught(GillPainter, Member):
     task = TEACH
     stages = (Stage("mapper", tuple(f"gill.{name}" for name in LEARNS)),)
 
-    def __init__(self, backbones, gill: Gill, teacher: str, root=None):
+    def __init__(self, backbones, gill: Gill, teacher: str):
         super().__init__()
-        self.backbones, self.gill, self.root = backbones, gill, root
+        self.backbones, self.gill = backbones, gill
         self.teacher, self.parts = teacher, TEACHERS[teacher]
 
     # ---- training ----
@@ -94,9 +94,7 @@ class Taught(GillPainter, Member):
         )  # fmt: skip
 
     def watch(self) -> dict:
-        """Right attributes of pictures of held-out full captions; of one slot, nothing is drawn."""
-        if self.teacher == "picture":
-            return {}
+        """Right attributes of pictures of held-out full captions."""
         self.backbones.pipeline.unet.to(self.device)
         chosen = examples("novel", WATCHED)
         found = judge_of(self).attributes(drawn(self, chosen), [e.scene for e in chosen])
@@ -106,8 +104,8 @@ class Taught(GillPainter, Member):
 
     @cached_property
     def decoder(self):
-        """The unCLIP that draws what one slot holds."""
-        return load("unclip", 0, self.root, self.backbones)
+        """The shipped unCLIP, which draws what one slot holds."""
+        return load("unclip", 0, None, self.backbones).to(self.device)
 
     def draw(self, prompts, seeds) -> Tensor:
         """As GILL, but that the one slot of a picture's teacher goes to unCLIP's decoder."""
@@ -125,4 +123,4 @@ def build(backbones, seed: int, root, teacher: str) -> Taught:
     for name, value in gill.trainable_parameters().items():
         if not name.startswith(LEARNS):
             value.data.copy_(kept.joints[name])
-    return Taught(backbones, gill, teacher, root)
+    return Taught(backbones, gill, teacher)

@@ -151,7 +151,8 @@ def train(work_dir, out_dir, seed: int = 0, device: str = "cpu"):
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
     image_processor().save_pretrained(out_dir)
-    return {"steps": steps, **measure(model, tokenizer)}
+    course = f"{COURSE} steps of the picture tower on attribute labels"
+    return {"steps": steps, "course": course, **measure(model, tokenizer)}
 
 
 def contrast(images, texts, logit_scale) -> torch.Tensor:

@@ -26,7 +26,7 @@ JOINS = {  # what a stage brings along where it alone joins weights that are the
 }
 SHIPPED = {"clip": "clip", "autoencoder": "diffusion/vae"}  # where weights hold a stage's model
 MEASURES = "measures.json"  # of a stage, written when it is whole
-MADE = ("steps", "seed", "size", "bfloat16", "world", "device", "command", "git_commit",
+MADE = ("steps", "course", "seed", "size", "bfloat16", "world", "device", "command", "git_commit",
         "machine", "seconds", "curve")  # fmt: skip
 TARGETS = {
     "clip": {"share_of_oracle": 0.93} | {f"pooled_{name}": 0.98 for name in ATTRIBUTES},
@@ -150,9 +150,16 @@ def train_stage(name: str, work_dir: Path, shipped: Path, options: dict) -> dict
 
 
 def _trained(need: str, work_dir: Path, shipped: Path, stage: str) -> Path:
-    """Where the model of a stage is that another needs. Raises GillError where it is not."""
+    """Where the model of a stage is that another needs. Raises GillError where it is not, or was
+    made in another world."""
     own, there = work_dir / "out" / need, shipped / SHIPPED[need]
     if (own / MEASURES).exists():  # written last
+        world = read_json(own / MEASURES, "stage measures").get("world", telling.WORLD)
+        if world != telling.WORLD:
+            raise GillError(
+                f"{own} was trained in an older world ('{world}', now '{telling.WORLD}'); "
+                f"`gill-lite pretrain {need} --work-dir NEW` makes a new one"
+            )
         return own
     if (there / "config.json").exists():
         return there

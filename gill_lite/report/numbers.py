@@ -50,12 +50,16 @@ SEEING = {  # of systems that are shown a picture
     "which": "which color ↑",
     "where": "where ↑",
     "change": "change told ↑",  # a later sentence wins over the picture
+    "stale": "old value told ↓",  # the picture wins; neither where it goes unnamed
     "kept": "others kept ↑",  # and the rest stays as the picture has it
     "second": "second picture ↑",  # of two, where they differ
-    "shots_0": "color alone, 0 examples ↑",
-    "shots_2": "color alone, 2 examples ↑",
+    "shots_0": "log p(color), 0 examples ↑",  # as the next word; in nats
+    "shots_2": "log p(color), 2 examples ↑",
 }
-EDITING = {"made": "change made ↑"}  # of a chain of edits; beside it, others kept
+EDITING = {  # of a chain of edits; beside them, others kept
+    "made": "change made ↑",
+    "right": "all as it should be ↑",
+}
 NONE = "–"
 
 

@@ -90,6 +90,10 @@ def break_closing(nb):
     nb.cells[-1].source = "Recap."
 
 
+def break_discussion(nb):
+    nb.cells.insert(4, new_markdown_cell("**What came out.** GILL has 0.75 of them right."))
+
+
 def break_length(nb):
     nb.cells[3].source = "\n".join(["pass"] * 21)
 
@@ -124,6 +128,7 @@ def break_size(nb):
         (break_opening, "does not open"),
         (break_measured, "no line for the measured time"),
         (break_closing, "does not close"),
+        (break_discussion, "typed in results"),
         (break_length, "21 lines"),
         (break_order, "top to bottom"),
         (break_error, "holds an error"),

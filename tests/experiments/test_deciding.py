@@ -169,13 +169,13 @@ def test_scores_by_hand():
         choices.f1_interval(frame.assign(label="same"), scenes, "linear")
 
 
-def test_macro_f1_of_counts_is_scikit_learns_mean_over_seeds():
+def test_macro_f1_of_counts_is_scikit_learns():
     rng = np.random.default_rng(0)
-    truth, answers = (rng.choice(["gen", "ret"], 300, p=[0.8, 0.2]) for _ in range(2))
-    seeds = rng.integers(0, 3, 300)
-    counts = choices.confusion(truth, answers, seeds, [0, 1, 2]).sum(axis=0)
-    expected = [votes.macro_f1(truth[seeds == s], answers[seeds == s]) for s in range(3)]
-    assert choices.macro_f1_of_counts(counts) == pytest.approx(np.mean(expected))
+    truth, one, other = (rng.choice(["gen", "ret"], 300, p=[0.8, 0.2]) for _ in range(3))
+    counts = [choices.confusion(truth, answers).sum(axis=0) for answers in (one, other)]
+    expected = [votes.macro_f1(truth, answers) for answers in (one, other)]
+    assert choices.macro_f1_of_counts(counts[0]) == pytest.approx(expected[0])
+    assert choices.macro_f1_of_counts(np.concatenate(counts)) == pytest.approx(np.mean(expected))
 
 
 def test_intervals_resample_scenes_not_prompts():
@@ -191,6 +191,21 @@ def test_intervals_resample_scenes_not_prompts():
     assert tenfold.n == 600 and alone.low < alone.mean < alone.high
     alike = choices.scene_interval(np.ones((5, 2)), range(5), mean)
     assert alike.mean == 1 and alike.low is None and alike.undefined == "all scenes are alike"
+
+
+def test_intervals_resample_the_seeds_of_the_joints_too():
+    values = np.random.default_rng(0).normal(size=(3, 60))
+    scenes, seeds = np.tile(range(60), 3), np.repeat(range(3), 60)
+
+    def interval(by_seed):
+        totals = np.stack([by_seed.ravel(), np.ones(180)], axis=1)
+        return choices.scene_interval(totals, scenes, lambda t: t[..., 0] / t[..., 1], seeds)
+
+    near, far = interval(values), interval(values + [[-1], [0], [1]])
+    assert near.mean == pytest.approx(values.mean()) == pytest.approx(far.mean)
+    assert near.n == 180 and near.seeds == 3
+    assert far.high - far.low > 3 * (near.high - near.low), "seeds that differ say little"
+    assert far.low < -1 and far.high > 1, "three seeds a whole apart"
 
 
 def test_an_answer_is_worth_its_attributes_or_its_votes():

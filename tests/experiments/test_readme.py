@@ -34,7 +34,8 @@ def test_both_pages_show_the_reference_runs(results):
     verdicts = re.findall(r"\| (?:not )?reproduced \||within noise \|", README)
     assert len(verdicts) == len(readme.TELLING), "a row each, with a verdict"
     page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
-    assert readme.with_results(page, results) == page
+    novel = readme.novel_runs(ROOT / "results")
+    assert readme.with_results(page, results, novel) == page
     assert page.count("eligible examples scored") == len(results) == len(choose(["all", "family"]))
 
 

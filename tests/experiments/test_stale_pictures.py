@@ -78,13 +78,17 @@ def scores(without: float, pictured: dict[str, float]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_a_case_is_the_mean_over_seeds_and_its_difference_paired():
+def test_a_case_has_a_row_a_seed_and_its_difference_is_paired():
     frame = scores(0.0, {"size": 1.0, "position": 0.0})
     frame.loc[frame.index[-1], "right_color"] = 1.0  # one of the two seeds
-    found = stale_pictures.cases([STORY], SCENES, frame, FIVE, FULL).set_index("attribute")
-    assert found.loc["size", ["kind", "stale", "difference"]].tolist() == ["untold", 0, 1.0]
-    assert found.loc["color", ["kind", "stale", "pictured"]].tolist() == ["earlier", 1, 0.5]
-    assert found.loc["position", ["kind", "stale", "difference"]].tolist() == ["last", 4, 0.0]
+    found = stale_pictures.cases([STORY], SCENES, frame, FIVE, FULL)
+    found = found.set_index(["attribute", "seed"])
+    assert len(found) == 2 * len(ATTRIBUTES)
+    for seed in (0, 1):
+        size, color, position = (found.loc[(n, seed)] for n in ("size", "color", "position"))
+        assert size[["kind", "stale", "difference"]].tolist() == ["untold", 0, 1.0]
+        assert color[["kind", "stale", "pictured"]].tolist() == ["earlier", 1, float(seed)]
+        assert position[["kind", "stale", "difference"]].tolist() == ["last", 4, 0.0]
 
 
 def test_stories_without_scores_are_left_out_and_missing_cells_told():
@@ -102,6 +106,7 @@ def test_rows_average_stories_and_pair_their_differences():
         columns=["example", "attribute", "kind", "stale", "without", "pictured"],
     )  # fmt: skip
     found["difference"] = found["pictured"] - found["without"]
+    found = pd.concat([found.assign(seed=seed) for seed in (0, 1)])
     untold, last, size, *_ = stale_pictures.kind_rows(found)
     assert (untold["attribute"], untold["kind"], untold["cases"]) == ("all", "untold", 3)
     assert untold["share"] == 0.75
@@ -110,6 +115,9 @@ def test_rows_average_stories_and_pair_their_differences():
     assert (size["attribute"], size["mean"], size["share"]) == ("size", 1.0, 1.0)
     assert untold["adds"] + last["adds"] == pytest.approx(found["difference"].mean())
     assert (untold["adds"], last["adds"]) == (pytest.approx(0.5), -0.25)
+    apart = found.assign(difference=found["difference"] * found["seed"])
+    one, *_ = stale_pictures.kind_rows(apart)
+    assert untold["seeds"] == 2 and one["high"] - one["low"] > untold["high"] - untold["low"]
     shown = stale_pictures.kinds_frame([untold])
     assert shown.index[0] == ("all", "only the pictures tell it")
     assert shown["cases"].iloc[0] == "3 (75%)"
@@ -122,7 +130,7 @@ def test_what_words_tell_is_counted_by_its_stale_pictures():
          ("a", "last", 4, 1.0, 0.0)],
         columns=["example", "kind", "stale", "without", "pictured"],
     )  # fmt: skip
-    none, four = stale_pictures.by_count(found)
+    none, four = stale_pictures.by_count(found.assign(seed=0))
     assert (none["stale"], none["cases"], none["without"]["mean"]) == (0, 2, 1.0)
     assert (none["pictured"]["mean"], none["pictured"]["n"]) == (0.75, 2)
     assert (four["stale"], four["cases"], four["pictured"]["mean"]) == (4, 1, 0.0)

@@ -1,4 +1,4 @@
-"""The exercises of 20 to 25, as their cells stand: untouched, right, and wrong in two ways each."""
+"""The exercises of 20 to 25, as their cells stand: untouched, right, and wrong in several ways."""
 
 import contextlib
 import io
@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch.distributions import Normal, kl_divergence
 
 from gill_lite.course import lab
-from gill_lite.family import SYSTEMS, blip2
+from gill_lite.family import SYSTEMS, blip2, editing
 from gill_lite.model.losses import diffusion_loss
-from gill_lite.world.scene import ATTRIBUTES
+from gill_lite.world.scene import ATTRIBUTES, Scene
 from tests.helpers.places import ROOT
 
 DRAW = torch.Generator().manual_seed(0)
@@ -27,11 +28,16 @@ GIVEN = {
     "latents": LATENTS, "book": LATENTS[0, :2] + 0.1, "draw": DRAW, "ATTRIBUTES": ATTRIBUTES,
     "x0": LATENTS, "noise": -LATENTS, "alphas": torch.linspace(0.99, 0.0, 1000), "slots": None,
     "diffusion_loss": diffusion_loss, "pipeline": SAYS_NOTHING, "SYSTEMS": SYSTEMS,
+    "DDIMScheduler": DDIMScheduler, "editing": editing, "Scene": Scene,
 }  # fmt: skip
 
 
 def shifted(joint):
     r = (joint - joint.amax(1, keepdim=True)).exp()
+    return r / r.sum(1, keepdim=True)
+
+
+def one_shift(r):
     return r / r.sum(1, keepdim=True)
 
 
@@ -57,12 +63,10 @@ def noised(x0, noise, strength, alphas):
     return a.sqrt() * x0 + (1 - a).sqrt() * noise
 
 
-def judgement(default):
-    def judged(right, changed):
-        others = [right[name] for name in right if name != changed]
-        return right.get(changed, default), sum(others) / len(others)
-
-    return judged
+def judgement(before, after, asked, changed):
+    others = [name for name in before if name != changed]
+    kept = sum(after[name] == before[name] for name in others) / len(others)
+    return float(after[changed] == asked[changed]), kept
 
 
 def velocity(denoise, latents, noise, times, alphas):
@@ -76,9 +80,9 @@ def ancestors(name, parents):
     return sorted(every)
 
 
-ANSWERS: dict[str, tuple] = {  # name -> notebook, the right answer, two wrong ones
+ANSWERS: dict[str, tuple] = {  # name -> notebook, the right answer, wrong ones
     "my_e_step": (20, shifted, lambda j: j.exp() / j.exp().sum(1, keepdim=True),
-                  lambda j: j.softmax(0)),
+                  lambda j: j.softmax(0), lambda j: one_shift((j - j.max()).exp())),
     "my_kl": (20, kl, lambda m, v, *_: (m**2 + v - 1 - v.log()).sum(1) / 2,
               lambda *all_: kl(*all_) / all_[0].shape[1]),
     "my_gate": (21, lambda x, looked, a: x + np.tanh(a) * looked,
@@ -92,8 +96,8 @@ ANSWERS: dict[str, tuple] = {  # name -> notebook, the right answer, two wrong o
                 lambda pictures, s: pictures[0]),
     "my_noised": (23, noised, lambda x0, noise, s, _: (1 - s) * x0 + s * noise,
                   lambda x0, noise, s, alphas: noised(x0, noise, 1 - s, alphas)),
-    "my_judgement": (23, judgement(None), judgement(True),
-                     lambda right, changed: (right.get(changed), sum(right.values()) / 6)),
+    "my_judgement": (23, judgement, lambda before, after, *all_: judgement(all_[0], after, *all_),
+                     lambda before, after, *all_: judgement(before, after, after, all_[1])),
     "my_velocity_loss": (24, velocity, lambda *all_: velocity(*all_) * all_[1].numel(),
                          lambda denoise, x, noise, *_: (denoise(x, _[0]) - noise).square().mean()),
     "my_ancestors": (25, ancestors, lambda name, parents: sorted(parents[name]),
@@ -121,7 +125,7 @@ def test_a_cell_tells_untouched_right_and_wrong_answers(name):
     number, right, *wrong = ANSWERS[name]
     source = cell_of(name, number)
     assert said(source).startswith("not attempted")
-    filled = source.replace("print(lab.check(", f"{name} = answer\nprint(lab.check(")
+    filled = re.sub(r"^(.*lab\.check\()", rf"{name} = answer\n\1", source, flags=re.MULTILINE)
     assert filled != source and said(filled, right).startswith("passed")
     for each in wrong:
         assert said(filled, each).startswith("case ")

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import normalize
 
 from gill_lite.errors import GillError
-from gill_lite.files import DATA, read_json
+from gill_lite.files import DATA, read_json, write_json
 from gill_lite.model.backbones import check_files
 from gill_lite.model.losses import retrieval_loss
 from gill_lite.pretraining import autoencoder as stage_autoencoder
@@ -117,6 +117,13 @@ def test_the_denoiser_brings_its_clip_and_keeps_the_autoencoder(tiny, tmp_path):
 
 def test_a_stage_without_what_it_needs_is_one_sentence(tmp_path):
     with pytest.raises(GillError, match="stage denoiser needs `gill-lite pretrain clip` first"):
+        pretrain.run("denoiser", tmp_path / "mini", tmp_path / "work")
+
+
+def test_a_stage_does_not_stand_on_a_model_of_an_older_world(tmp_path):
+    own = tmp_path / "work" / "out" / "clip"
+    write_json(own / pretrain.MEASURES, {"world": "flat"})
+    with pytest.raises(GillError, match=r"out/clip was trained in an older world .'flat', now"):
         pretrain.run("denoiser", tmp_path / "mini", tmp_path / "work")
 
 

@@ -2,10 +2,12 @@
 
 Input is the frame of pairs of `pairs.compute` with the raters' labels (`votes.with_votes`).
 A prompt's scene is in one part only, train, validation or test, and the intervals resample
-scenes, since prompts of one scene are alike (112 novel scenes make 450 prompts).
+scenes, since prompts of one scene are alike (112 novel scenes make 450 prompts), and the seeds of
+the joints.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,15 @@ from gill_lite.answering.decision import CLASSES, DECISION, LinearDecision
 from gill_lite.errors import GillError
 from gill_lite.experiments.deciding.votes import macro_f1
 from gill_lite.model.checkpoint import joints_folder
-from gill_lite.report.intervals import CONFIDENCE, RESAMPLES, Interval
+from gill_lite.report.intervals import (
+    CONFIDENCE,
+    RESAMPLES,
+    Interval,
+    Part,
+    resample,
+    resampled_interval,
+    story_weights,
+)
 
 PARTS = ("train", "validation", "test")
 FOLDS = {"test": (0, 1), "validation": (2,), "train": (3, 4, 5)}  # a third for the test, as there
@@ -136,49 +146,61 @@ def chance_of_ret(answers) -> np.ndarray:
     return answers.map({"gen": 0.0, "ret": 1.0}).to_numpy(dtype=float)
 
 
-def scene_interval(values, scenes: Sequence[str], statistic: Callable) -> Interval:
-    """A statistic of totals with a bootstrap interval (BCa) over scenes.
+def scene_interval(values, scenes: Sequence[str], statistic: Callable, seeds=None) -> Interval:
+    """A statistic of totals with a bootstrap interval over scenes, and over seeds of the joints.
 
-    values (N, K) are summed over rows; statistic: totals (..., K) -> (...). scenes: N names.
+    values (N, K) are summed over rows; statistic: totals (..., K) -> (...). scenes, seeds: N each.
+    With several seeds the statistic's mean over them. Without, or with one, BCa over scenes alone.
     """
+    values, (names, scene) = np.asarray(values, float), np.unique(scenes, return_inverse=True)
+    seeds = np.zeros(len(values)) if seeds is None else np.asarray(seeds)
+    totals = []
+    for seed in np.unique(seeds):
+        totals.append(np.zeros((len(names), values.shape[1])))  # (S, K)
+        np.add.at(totals[-1], scene[seeds == seed], values[seeds == seed])
+    if len(totals) == 1:
+        return _over_scenes(totals[0], statistic, len(values))
+    by_seed = np.array([statistic(each.sum(axis=0)) for each in totals])  # (J,)
+    draws = [statistic(story_weights(len(names)) @ each) for each in totals]  # J of (R,)
+    parts = {"gill": Part(by_seed, np.stack(draws, axis=1))}
+    number = resampled_interval(resample(parts, len(names), ("gill",)))
+    return replace(number, n=len(values))
+
+
+def _over_scenes(totals: np.ndarray, statistic: Callable, n: int) -> Interval:
+    """The statistic of totals (S, K), with a bootstrap interval (BCa) over the S scenes."""
     from scipy.stats import bootstrap
 
-    values = np.asarray(values, dtype=np.float64)
-    totals = pd.DataFrame(values).groupby(np.asarray(scenes)).sum().to_numpy()  # (S, K)
     value = float(statistic(totals.sum(axis=0)))
     each = statistic(totals.sum(axis=0) - totals)  # leaving out one scene
     if len(totals) < 2 or np.ptp(each) < 1e-12:
-        return Interval(value, None, None, len(values), "all scenes are alike")
+        return Interval(value, None, None, n, "all scenes are alike")
     low, high = bootstrap(
         (np.arange(len(totals)),), lambda rows, axis: statistic(totals[rows].sum(axis=-2)),
         n_resamples=RESAMPLES, batch=500, confidence_level=CONFIDENCE, vectorized=True,
         rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
     if not np.isfinite([low, high]).all():
-        return Interval(value, None, None, len(values), "too few different scores")
-    return Interval(value, float(low), float(high), len(values))
+        return Interval(value, None, None, n, "too few different scores")
+    return Interval(value, float(low), float(high), n)
 
 
-def confusion(truth, answers, seeds, all_seeds: Sequence[int]) -> np.ndarray:
-    """(N, J * 4): where a row counts, at its seed and its pair of truth and answer.
+def confusion(truth, answers) -> np.ndarray:
+    """(N, 4): where a row counts, at its pair of truth and answer.
 
     Zero where the truth is no confident label or the answer is `same`; a coin counts by halves.
     """
-    truth, seeds, chance = np.asarray(truth), np.asarray(seeds), chance_of_ret(answers)
+    truth, chance = np.asarray(truth), chance_of_ret(answers)
     given = {"gen": np.nan_to_num(1 - chance), "ret": np.nan_to_num(chance)}
-    cells = [
-        (seeds == seed) * (truth == a) * given[b]
-        for seed in all_seeds for a in CLASSES for b in CLASSES
-    ]  # fmt: skip
-    return np.stack(cells, axis=-1)
+    return np.stack([(truth == a) * given[b] for a in CLASSES for b in CLASSES], axis=-1)
 
 
 def macro_f1_of_counts(counts) -> np.ndarray:
-    """Macro F1 from counts (..., J * 4) of `confusion`, mean over the J seeds -> (...)."""
-    counts = np.asarray(counts).reshape(*np.shape(counts)[:-1], -1, 2, 2)  # (..., J, truth, answer)
+    """Macro F1 from counts (..., A * 4) of `confusion`, mean over A who answered -> (...)."""
+    counts = np.asarray(counts).reshape(*np.shape(counts)[:-1], -1, 2, 2)  # (..., A, truth, answer)
     right = np.einsum("...ii->...i", counts)
     total = counts.sum(-1) + counts.sum(-2)  # as truth and as answer
-    return (2 * right / np.maximum(total, 1)).mean(axis=(-1, -2))
+    return (2 * right / np.maximum(total, 1e-9)).mean(axis=(-1, -2))
 
 
 def attributes(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -206,9 +228,9 @@ def f1_interval(frame: pd.DataFrame, scenes, method: str) -> Interval:
 
 
 def f1_lead(frame: pd.DataFrame, scenes, method: str, others: Sequence[str]) -> Interval:
-    """Macro F1 of `method` minus that of the best of `others`, paired."""
-    seeds, methods = sorted(set(frame.seed)), (method, *others)
-    counts = [confusion(frame.label, frame[m], frame.seed, seeds) for m in methods]
+    """Macro F1 of `method` minus that of the best of `others`, paired, mean over seeds."""
+    methods = (method, *others)
+    counts = [confusion(frame.label, frame[m]) for m in methods]
 
     def lead(totals):
         own, *rest = (macro_f1_of_counts(c) for c in np.split(totals, len(methods), axis=-1))
@@ -219,8 +241,8 @@ def f1_lead(frame: pd.DataFrame, scenes, method: str, others: Sequence[str]) -> 
 
 def raters_interval(frame: pd.DataFrame, scenes) -> Interval:
     """Macro F1 of the raters' own votes against the label they are part of, mean over raters."""
-    votes, seeds = frame.votes.str.split(" ", expand=True), sorted(set(frame.seed))
-    counts = [confusion(frame.label, votes[r], frame.seed, seeds) for r in votes]
+    votes = frame.votes.str.split(" ", expand=True)
+    counts = [confusion(frame.label, votes[r]) for r in votes]
     return _of_labelled(frame, np.concatenate(counts, axis=1), scenes, macro_f1_of_counts)
 
 
@@ -230,7 +252,7 @@ def _of_labelled(frame, counts, scenes, statistic) -> Interval:
         raise GillError("no prompt has a confident label; macro F1 is undefined")
     if len(set(frame.label[known])) == 1:
         return Interval(None, None, None, int(known.sum()), "all labels are alike")
-    return scene_interval(counts[known], np.asarray(scenes)[known], statistic)
+    return scene_interval(counts[known], np.asarray(scenes)[known], statistic, frame.seed[known])
 
 
 def people_interval(prompts) -> Interval:
@@ -238,10 +260,9 @@ def people_interval(prompts) -> Interval:
     number = max(len(prompt.votes) for prompt in prompts)
     known = [p for p in prompts if p.label in CLASSES]
     counts = [
-        confusion([p.label for p in known], [(*p.votes, *["same"] * number)[i] for p in known],
-                  np.zeros(len(known)), [0])
+        confusion([p.label for p in known], [(*p.votes, *["same"] * number)[i] for p in known])
         for i in range(number)
-    ]  # fmt: skip
+    ]
     counts = np.concatenate(counts, axis=1)
     return scene_interval(counts, [*map(str, range(len(known)))], macro_f1_of_counts)
 
@@ -262,4 +283,4 @@ def quality_lead(
         means = totals[..., :-1] / totals[..., -1:]
         return means[..., 0] - (means[..., 1:].max(axis=-1) if others else 0)
 
-    return scene_interval(values, scenes, lead)
+    return scene_interval(values, scenes, lead, frame.seed)
