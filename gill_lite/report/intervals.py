@@ -191,6 +191,13 @@ def resampled_interval(number: Resampled) -> Interval:
     return Interval(number.value, low, high, number.n, "", number.seeds)
 
 
+def within(interval: Interval, least: float, most: float) -> Interval:
+    """The part of an interval that a number of this range can lie in."""
+    if interval.low is None or interval.high is None:
+        return interval
+    return replace(interval, low=max(interval.low, least), high=min(interval.high, most))
+
+
 def ratio_interval(above: Resampled, below: Resampled) -> Interval:
     """above / below, and the ratios theta for which above - theta * below could be 0 (Fieller).
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from gill_lite.errors import GillError
 from gill_lite.files import shipped
-from gill_lite.report.intervals import Interval, two_level_interval
+from gill_lite.report.intervals import Interval, two_level_interval, within
 from gill_lite.report.scores import Terms, seed_scores
 from gill_lite.training.recipes import RECIPES
 
@@ -60,6 +60,8 @@ EDITING = {  # of a chain of edits; beside them, others kept
     "made": "change made ↑",
     "right": "all as it should be ↑",
 }
+SHARES = {*RECALLS, *CHANGED, *SEEING, *EDITING, "kept", "attribute_accuracy"}
+SHARES -= {"shots_0", "shots_2"}  # measures that lie between 0 and 1
 NONE = "–"
 
 
@@ -93,9 +95,13 @@ def paper_number(
 
 
 def intervals(frame: pd.DataFrame, metric: str) -> dict[tuple[str, str], Interval]:
-    """Mean and interval of each (method, context), over stories and seeds of the joints."""
+    """Mean and interval of each (method, context), over stories and seeds of the joints.
+
+    Few seeds that differ much give an interval wider than any share can be: it ends at 0 and 1.
+    """
     cells = dict.fromkeys(zip(frame["method"], frame["context"], strict=True))
-    return {cell: difference(frame, metric, [(1, *cell)]) for cell in cells}
+    found = {cell: difference(frame, metric, [(1, *cell)]) for cell in cells}
+    return {cell: within(one, 0, 1) if metric in SHARES else one for cell, one in found.items()}
 
 
 def difference(

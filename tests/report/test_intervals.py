@@ -19,6 +19,7 @@ from gill_lite.report.intervals import (
     resample,
     story_means,
     two_level_interval,
+    within,
 )
 
 
@@ -149,3 +150,10 @@ def test_no_scores_at_all_give_a_nan(scores):
 def test_one_seed_may_be_paired_with_three():
     differences = paired_differences([[0.4, 0.5, 0.6], [1.0, 1.0, 1.0]], [0.1, 0.2])
     np.testing.assert_allclose(differences, [0.4, 0.8])
+
+
+def test_a_shares_interval_ends_where_shares_end():
+    assert within(Interval(0.4, -0.5, 1.2, 3), 0, 1) == Interval(0.4, 0, 1, 3)
+    assert within(Interval(0.4, 0.3, 0.5, 3), 0, 1) == Interval(0.4, 0.3, 0.5, 3)
+    alone = Interval(0.4, None, None, 1, "one example")
+    assert within(alone, 0, 1) == alone
