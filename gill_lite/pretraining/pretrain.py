@@ -114,17 +114,14 @@ def _saving(folder: Path):
     try:
         yield
     except SafetensorError as error:
-        raise GillError(
-            f"weights cannot be written to {folder}, or read for it ({error}); free some space "
-            "or restore what is damaged, then run the same command again"
-        ) from error
+        why = f"weights cannot be written to {folder}, or read for it ({error}); free some space"
+        raise GillError(f"{why} or restore what is damaged, then run this again") from error
 
 
 def train_stage(name: str, work_dir: Path, shipped: Path, options: dict) -> dict:
     """Train one stage into work_dir/out/<name>; returns steps and held-out measures.
 
-    shipped: weights whose CLIP or autoencoder a stage takes where the work folder has none.
-    options: of every stage, seed and device.
+    shipped: whose CLIP or autoencoder a stage takes where work_dir has none. options: seed, device.
     """
     from gill_lite.pretraining import autoencoder as stage_autoencoder
     from gill_lite.pretraining import clip as stage_clip
@@ -150,16 +147,12 @@ def train_stage(name: str, work_dir: Path, shipped: Path, options: dict) -> dict
 
 
 def _trained(need: str, work_dir: Path, shipped: Path, stage: str) -> Path:
-    """Where the model of a stage is that another needs. Raises GillError where it is not, or was
-    made in another world."""
+    """Where the model of a stage is that another needs. GillError if not there or of old."""
     own, there = work_dir / "out" / need, shipped / SHIPPED[need]
     if (own / MEASURES).exists():  # written last
         world = read_json(own / MEASURES, "stage measures").get("world", telling.WORLD)
         if world != telling.WORLD:
-            raise GillError(
-                f"{own} was trained in an older world ('{world}', now '{telling.WORLD}'); "
-                f"`gill-lite pretrain {need} --work-dir NEW` makes a new one"
-            )
+            raise GillError(f"{own} is of an older world ('{world}'); take another --work-dir")
         return own
     if (there / "config.json").exists():
         return there

@@ -155,10 +155,15 @@ def test_there_are_smaller_language_models():
 
 
 @pytest.mark.parametrize("folder", OTHER_LMS, ids=lambda folder: folder.name)
-def test_other_language_models_are_whole_and_as_good_as_they_say(folder):
+def test_other_language_models_are_whole(folder):
     stage = backbones.check_files(folder)["stages"]["lm"]
-    (again,) = pretrain.remeasure(folder, names=("lm",)).values()
-    for measure, value in stage["held_out"].items():
-        assert abs(again[measure] - value) < 0.02, measure
     missed = {k for k, goal in stage["targets"].items() if stage["held_out"][k] < goal}
-    assert missed == set(stage["missed"])
+    assert missed == set(stage["missed"]) and stage["size"] == folder.name
+
+
+@pytest.mark.parametrize("size", ["64x2", pytest.param("128x4", marks=pytest.mark.full)])
+def test_other_language_models_are_as_good_as_they_say(size):
+    told = backbones.check_files(DATA / "lms" / size)["stages"]["lm"]["held_out"]
+    (again,) = pretrain.remeasure(DATA / "lms" / size, names=("lm",)).values()
+    for measure, value in told.items():
+        assert abs(again[measure] - value) < 0.02, measure
