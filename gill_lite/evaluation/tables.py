@@ -265,7 +265,7 @@ TABLES = {
         Table(
             "edit", "family_edit", EDITS, "Editing by talking: what is changed, what is kept",
             contexts=tuple(EDITS.contexts.values()), baselines=(), learned=(), count=100,
-            metrics=(*EDITING, "kept"), scorer="gill_lite.family.editing:score", group="family",
+            metrics=tuple(EDITING), scorer="gill_lite.family.editing:score", group="family",
             notebook="23_edit_by_talking.ipynb", topic="family_edit", seeds=SEEDS,
         ),
         Table(

@@ -56,11 +56,12 @@ SEEING = {  # of systems that are shown a picture
     "shots_0": "log p(color), 0 examples ↑",  # as the next word; in nats
     "shots_2": "log p(color), 2 examples ↑",
 }
-EDITING = {  # of a chain of edits; beside them, others kept
+EDITING = {  # of a chain of edits
     "made": "change made ↑",
+    "kept": "others kept ↑",  # as in the picture before
     "right": "all as it should be ↑",
 }
-SHARES = {*RECALLS, *CHANGED, *SEEING, *EDITING, "kept", "attribute_accuracy"}
+SHARES = {*RECALLS, *CHANGED, *SEEING, *EDITING, "attribute_accuracy"}
 SHARES -= {"shots_0", "shots_2"}  # measures that lie between 0 and 1
 NONE = "–"
 
