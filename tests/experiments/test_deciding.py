@@ -13,6 +13,7 @@ from gill_lite.answering.gallery import drawn_gallery
 from gill_lite.errors import GillError
 from gill_lite.experiments.deciding import choices, outcome, pairs, questions, reasons, votes
 from gill_lite.report import claims, summary
+from gill_lite.report.intervals import two_level_interval
 from gill_lite.world.scene import ATTRIBUTES, is_novel
 from tests.helpers.places import RECORDINGS, ROOT
 
@@ -204,6 +205,9 @@ def test_intervals_resample_the_seeds_of_the_joints_too():
     near, far = interval(values), interval(values + [[-1], [0], [1]])
     assert near.mean == pytest.approx(values.mean()) == pytest.approx(far.mean)
     assert near.n == 180 and near.seeds == 3
+    for made, scores in ((near, values), (far, values + [[-1], [0], [1]])):
+        mean = two_level_interval({"gill": scores.T}, {"gill"})
+        assert (made.low, made.high) == pytest.approx((mean.low, mean.high)), "the mean's own"
     assert far.high - far.low > 3 * (near.high - near.low), "seeds that differ say little"
     assert far.low < -1 and far.high > 1, "three seeds a whole apart"
 

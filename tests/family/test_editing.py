@@ -113,6 +113,8 @@ def test_a_turn_is_judged_by_the_scene_asked_for_and_by_the_picture_before():
     assert "made_undo" not in editing.turn_marks(2, chain, deaf), "there was nothing to undo"
     moved = asked[3].change(place=next(p for p in ATTRIBUTES["place"] if p != asked[3].place))
     assert editing.turn_marks(3, chain, [*asked[:3], moved])["kept_resize"] == 0.8
+    never_right = [scene.change(place=moved.place) for scene in asked]
+    assert editing.turn_marks(3, chain, never_right)["kept_resize"] == 1.0
 
 
 def test_ways_are_scored_as_a_table(family, tmp_path):
