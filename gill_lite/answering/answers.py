@@ -64,6 +64,7 @@ class Settings(Sampling):
     num_retrieved: int = 1  # candidates to retrieve for a picture
     num_generated: int = 1  # candidates to draw for it
     draw: bool = True  # False: retrieve, but draw nothing
+    retrieve: bool = True  # False: draw, but look nothing up
     guidance_scale: float | None = None  # None: the profile's
     num_inference_steps: int | None = None  # None: the profile's
 
@@ -75,6 +76,8 @@ class Settings(Sampling):
                 raise GillError(f"{name} must be at least 1, not {value}")
         if self.guidance_scale is not None and not math.isfinite(self.guidance_scale):
             raise GillError(f"guidance_scale must be finite, not {self.guidance_scale}")
+        if not (self.draw or self.retrieve):
+            raise GillError("an answer's pictures are drawn or retrieved; allow one of both")
         if self.force_image and self.max_images == 0:
             raise GillError("force_image asks for a picture, and max_images=0 forbids all")
 

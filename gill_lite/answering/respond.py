@@ -184,7 +184,7 @@ class Responder:
             return []
         hidden = torch.stack([run.hidden for run in runs])  # (N, R, D)
         queries = self.gill.retrieval_embedding(hidden)  # (N, P)
-        found = self._retrieve(runs, queries, seen, how.num_retrieved)
+        found = self._retrieve(runs, queries, seen, how.num_retrieved if how.retrieve else 0)
         drawn: list[tuple] = [()] * len(runs)
         if how.draw and self.gill.config.mapper != mappers.RETRIEVAL_ONLY:
             n = how.num_generated
@@ -202,7 +202,7 @@ class Responder:
 
     def _retrieve(self, runs: list[Run], queries: Tensor, seen, count: int) -> list[tuple]:
         """What `Gallery.find` gives for each run; no answer is given a picture twice."""
-        if self.gallery is None:
+        if not count or self.gallery is None:
             return [((), ())] * len(runs)
         seen, found = [list(ids) for ids in seen], []
         for run, query in zip(runs, queries, strict=True):

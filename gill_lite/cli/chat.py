@@ -48,6 +48,8 @@ def _add_settings(group) -> None:
     group.add_argument("--force-image", action="store_true", help="a picture in every answer")
     text = "retrieve pictures alone"
     group.add_argument("--no-draw", dest="draw", action="store_false", help=text)
+    text = "draw pictures alone"
+    group.add_argument("--no-retrieve", dest="retrieve", action="store_false", help=text)
     group.add_argument("--run-seed", type=natural, default=0, metavar="N", help="of the noise")
     text = "pictures that GILL has shown go back into its prompts; officially they do not"
     group.add_argument("--own-pictures", action="store_true", help=text)
@@ -90,7 +92,7 @@ def _start(arguments):
     """The conversation that the options ask for."""
     from gill_lite.answering.conversation import Conversation
 
-    names = (*SETTINGS, "force_image", "draw", "run_seed", "own_pictures")
+    names = (*SETTINGS, "force_image", "draw", "retrieve", "run_seed", "own_pictures")
     settings = {name: getattr(arguments, name) for name in names}
     Settings.of({name: settings[name] for name in names[:-2]})  # before anything is loaded
     responder = responder_of(arguments)

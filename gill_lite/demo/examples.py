@@ -42,8 +42,10 @@ ALL = (
     Example(
         "Refined over turns",
         "Each message changes one thing. All that was said before is the prompt of the next "
-        "answer, so the picture should change in that one thing alone.",
+        "answer, so the picture should change in that one thing alone. (Retrieving is switched "
+        "off: what is looked up need not follow.)",
         (["a small red ball on the left ."], ["it turned blue ."], ["it went to the snow ."]),
+        {"retrieve": False},
     ),
     Example(
         "Retrieved, not drawn",

@@ -111,6 +111,7 @@ def _controls(profile) -> list:
             gr.Slider(1, 50, steps, step=1, label="Denoising steps"),
             gr.Slider(1, 4, 1, step=1, label="Candidates", info="drawn and retrieved"),
             gr.Checkbox(True, label="Draw", info="off: retrieve alone"),
+            gr.Checkbox(True, label="Retrieve", info="off: draw alone"),
             gr.Checkbox(False, label="Rereads its own pictures", info="officially it does not"),
         ]
 

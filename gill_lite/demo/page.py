@@ -22,7 +22,7 @@ from gill_lite.world.scene import Scene
 MOST = 200  # conversations that are remembered; the one that was used longest ago goes first
 CONTROLS = (  # of an answer, in the order in which the page has them
     *("ret_scale_factor", "max_words", "temperature", "run_seed", "guidance_scale"),
-    *("num_inference_steps", "candidates", "draw", "own_pictures"),
+    *("num_inference_steps", "candidates", "draw", "retrieve", "own_pictures"),
 )
 EMPTY = {"text": "", "files": []}
 

@@ -214,7 +214,7 @@ def judged(
     measured = measured or {}
     labels = numbers.MINI_METRICS if profile == "mini" else numbers.METRICS
     labels = labels | numbers.CHANGED | numbers.RECALLS | numbers.FRECHET
-    labels = labels | (numbers.EDITING if table.topic == "family_edit" else numbers.SEEING)
+    labels = labels | numbers.SEEING | numbers.EDITING
     ours = {metric: source.intervals() for metric, source in measured.items()}
     deciding = {metric: source.of_bound for metric, source in measured.items()}
     about = [claim for claim in claims.read_claims() if claim.table == table.topic]

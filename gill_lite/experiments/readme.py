@@ -127,6 +127,19 @@ def cost_text(results: list[dict]) -> str:
     )
 
 
+def stages_text(stages: dict) -> str:
+    """What each stage of the mini world's pretraining took, of those that kept it."""
+    rows = [
+        (f"`{name}`", f"{stage['steps']:,}", f"{stage['seconds'] / 3600:.1f} h",
+         f"{stage['machine']['cores']}, {stage['machine']['processor']}",
+         stage["git_commit"][:10], stage.get("course", "–"))
+        for name, stage in stages.items() if "seconds" in stage
+    ]  # fmt: skip
+    lost = ", ".join(f"`{name}`" for name, stage in stages.items() if "seconds" not in stage)
+    table = _table(("stage", "steps", "time", "cores", "commit", "course"), rows)
+    return f"{table}\n\nNot kept: the time of {lost}."
+
+
 def reference_runs(folder: Path) -> list[dict]:
     """The committed results of all tables, the family's too, in their order."""
     ready = [table for table in TABLES.values() if table.notebook and table.ready]
@@ -147,10 +160,12 @@ def _table(heads, rows) -> str:
 def main(root: Path) -> None:
     """Write the pages and README's picture."""
     results = reference_runs(root / "results")
+    stages = read_json(root / "data/mini/manifest.json", "weights manifest")["stages"]
     pages = {
         "README.md": lambda text: with_findings(with_course(text, root / "notebooks"), results),
         "docs/results.md": lambda text: with_results(text, results, novel_runs(root / "results")),
         "docs/protocols.md": lambda text: placed(text, "protocols", choices_markdown()),
+        "docs/training.md": lambda text: placed(text, "stages", stages_text(stages)),
     }
     for name, renewed in pages.items():
         write_text(root / name, renewed(read_text(root / name)))

@@ -181,11 +181,11 @@ def turn_marks(turn: int, chain: Chain, pictures: Sequence[Scene]) -> dict[str, 
     """What one turn did, from the scenes read in all pictures of a chain.
 
     made: the change is there; for the undo only where there was something to undo. kept: the share
-    of the other attributes that are as in the picture before. right: the share of all six that are
+    of the other attributes that are as in the picture before. whole: the share of all six that are
     as they should be by now.
     """
     name, asked, shown = TURNS[turn], chain.turns[turn], pictures[turn]
-    marks = {f"right_{name}": shared(shown, asked.scene, ATTRIBUTES)}
+    marks = {f"whole_{name}": shared(shown, asked.scene, ATTRIBUTES)}
     if not turn:
         return marks
     others = [other for other in ATTRIBUTES if other != asked.changed]
@@ -202,7 +202,7 @@ def shared(one: Scene, other: Scene, names: Iterable[str]) -> float:
 
 
 def score(talker: Talker, some: Sequence[Chain], pool: Sequence[Chain]) -> list[dict]:
-    """A row a chain: made_<turn>, kept_<turn>, right_<turn>, and their means over the turns behind
+    """A row a chain: made_<turn>, kept_<turn>, whole_<turn>, and their means over the turns behind
     the first."""
     judge = judge_of(talker.member)
     read = [seen_in(judge, pictures) for pictures in talker.talk(some)]
@@ -211,7 +211,7 @@ def score(talker: Talker, some: Sequence[Chain], pool: Sequence[Chain]) -> list[
         row: dict[str, float] = {}
         for turn in range(len(TURNS)):
             row |= turn_marks(turn, chain, [scenes[i] for scenes in read])
-        for what in ("made", "kept", "right"):
+        for what in ("made", "kept", "whole"):
             told = [row[key] for turn in TURNS[1:] if (key := f"{what}_{turn}") in row]
             row[what] = sum(told) / len(told)
         rows.append(row)

@@ -56,6 +56,8 @@ class Taught(GillPainter, Member):
     def begin(self, stage: Stage, work_dir) -> None:
         """Pictures as CLIP and as the autoencoder see them, where the teacher looks at them."""
         super().begin(stage, work_dir)
+        if self.teacher == "picture":
+            _ = self.decoder  # it is to be watched: tell at once where there is none
         clip, vae = self.backbones.vision, self.backbones.pipeline.vae
         self.seen = picture_vectors(clip, world_pairs(self.backbones, work_dir)[1])  # (N, P)
         if "diffusion" in self.parts:

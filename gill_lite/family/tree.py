@@ -3,8 +3,11 @@
 `python -m gill_lite.family.tree` writes docs/family.svg and docs/family.md anew.
 """
 
+from collections import defaultdict
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from textwrap import wrap
 from typing import Any
 
@@ -50,18 +53,20 @@ def columns() -> list[list[Slot]]:
     Each slot goes where its neighbours to the left are in the middle, then those to the right, and
     so on (Sugiyama and others 1981).
     """
-    steps = {(a, b) for way in ways() for a, b in zip(way, way[1:], strict=False)}
+    left, right = defaultdict(list), defaultdict(list)  # each slot's neighbours
+    for a, b in dict.fromkeys(step for way in ways() for step in pairwise(way)):
+        right[a].append(b)
+        left[b].append(a)
     by_task = sorted(SYSTEMS, key=lambda name: list(TASKS).index(SYSTEMS[name].task))
     slots = dict.fromkeys([(name, depth(name)) for name in by_task])
     slots |= dict.fromkeys(slot for way in ways() for slot in way)
     order = [[slot for slot in slots if slot[1] == c] for c in range(1 + max(c for _, c in slots))]
+    at = {slot: row / len(column) for column in order for row, slot in enumerate(column)}
     for sweep in range(SWEEPS):
-        at = {slot: row / len(column) for column in order for row, slot in enumerate(column)}
         for column in order if sweep % 2 else order[::-1]:
-            for slot in column:
-                beside = [at[a] for a, b in steps if b == slot] if sweep % 2 else [
-                    at[b] for a, b in steps if a == slot]  # fmt: skip
-                at[slot] = sum(beside) / len(beside) if beside else at[slot]
+            beside = left if sweep % 2 else right
+            at |= {slot: fmean(at[other] for other in beside[slot])
+                   for slot in column if beside[slot]}  # fmt: skip
             column.sort(key=lambda slot: (at[slot], slot))
             at |= {slot: row / len(column) for row, slot in enumerate(column)}
     return order

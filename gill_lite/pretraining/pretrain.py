@@ -147,7 +147,7 @@ def train_stage(name: str, work_dir: Path, shipped: Path, options: dict) -> dict
 
 
 def _trained(need: str, work_dir: Path, shipped: Path, stage: str) -> Path:
-    """Where the model of a stage is that another needs. GillError if not there or of old."""
+    """The folder of the model a stage needs. Raises GillError where this world has none."""
     own, there = work_dir / "out" / need, shipped / SHIPPED[need]
     if (own / MEASURES).exists():  # written last
         world = read_json(own / MEASURES, "stage measures").get("world", telling.WORLD)

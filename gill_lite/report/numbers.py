@@ -58,8 +58,8 @@ SEEING = {  # of systems that are shown a picture
 }
 EDITING = {  # of a chain of edits
     "made": "change made ↑",
-    "kept": "others kept ↑",  # as in the picture before
-    "right": "all as it should be ↑",
+    "kept": SEEING["kept"],  # as in the picture before
+    "whole": "all as it should be ↑",
 }
 SHARES = {*RECALLS, *CHANGED, *SEEING, *EDITING, "attribute_accuracy"}
 SHARES -= {"shots_0", "shots_2"}  # measures that lie between 0 and 1

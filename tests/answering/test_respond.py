@@ -149,6 +149,15 @@ def test_without_drawing_the_answer_is_the_same_but_for_its_drawn_pictures(respo
     assert bare.generated is None and bare.first.image is bare.retrieved
 
 
+def test_without_retrieving_the_answer_is_the_same_but_for_what_it_looked_up(responder):
+    whole, bare = (responder.respond(HALF, retrieve=retrieve) for retrieve in (True, False))
+    assert bare.text == whole.text and bare.retrieved is None and bare.retrieved_id is None
+    assert bare.first.source == "gen" and bare.first.image is bare.generated
+    assert bare.generated.tobytes() == whole.generated.tobytes()
+    with pytest.raises(GillError, match="are drawn or retrieved; allow one of both"):
+        responder.respond(HALF, retrieve=False, draw=False)
+
+
 def test_what_was_seen_is_not_retrieved_again(responder):
     first = responder.respond(WHOLE, num_retrieved=2, draw=False).first
     seen = [one.id for one in first.retrieved]

@@ -108,17 +108,23 @@ def test_every_setting_is_an_option_and_reaches_the_answer(chat, monkeypatch):
     given |= {"num_generated": 3, "ret_scale_factor": 1.5, "gen_scale_factor": 2.0}
     given |= {"temperature": 0.5, "top_p": 0.9, "guidance_scale": 2.5, "num_inference_steps": 4}
     names = {field.name for field in fields(Settings) if not field.name.endswith("_ids")}
-    assert {*given, "draw", "force_image"} == names, "all that an answer takes"
+    assert {*given, "draw", "retrieve", "force_image"} == names, "all that an answer takes"
     made = []
     monkeypatch.setattr(Conversation, "say", lambda self, *_: made.append(self.settings) or [])
     monkeypatch.setattr(Conversation, "save", lambda *_: None)
     typed = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    more = ["--no-draw", "--force-image", "--run-seed=7", "--own-pictures", "--images=x"]
+    more = ["--no-retrieve", "--force-image", "--run-seed=7", "--own-pictures", "--images=x"]
     monkeypatch.setattr(Conversation, "turns", [type("Turn", (), {"left_out": 0})], raising=False)
     monkeypatch.setattr(Conversation, "__init__", lambda self, _, **options: setattr(
         self, "settings", options))  # fmt: skip
     chat("|".join([*typed, *more, "--device=cpu", "--dtype=bf16", "--quantize=8bit", "a ball"]))
-    rest = {"draw": False, "force_image": True, "run_seed": 7, "own_pictures": True}
+    rest = {
+        "draw": True,
+        "retrieve": False,
+        "force_image": True,
+        "run_seed": 7,
+        "own_pictures": True,
+    }
     assert made == [{**given, **rest}]
     placed = {"device": "cpu", "dtype": "bf16", "quantize": "8bit"}
     assert {k: chat.loaded[0][-1][k] for k in placed} == placed

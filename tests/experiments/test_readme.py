@@ -7,6 +7,7 @@ import pytest
 from gill_lite.errors import GillError
 from gill_lite.evaluation.tables import choose
 from gill_lite.experiments import readme
+from gill_lite.files import read_json
 from tests.helpers.places import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,6 +39,13 @@ def test_both_pages_show_the_reference_runs(results):
     assert readme.with_results(page, results, novel) == page
     assert page.count("eligible examples scored") == len(results) + len(novel)
     assert len(results) == len(choose(["all", "family"]))
+
+
+def test_the_page_on_training_tells_what_the_manifest_kept():
+    stages = read_json(ROOT / "data/mini/manifest.json")["stages"]
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    assert readme.placed(page, "stages", readme.stages_text(stages)) == page
+    assert "5.6 h" in readme.stages_text({"denoiser": stages["denoiser"] | {"seconds": 20_300}})
 
 
 def test_its_lines_of_python_answer_and_draw(tmp_path, monkeypatch, capsys):

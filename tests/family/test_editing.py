@@ -90,10 +90,10 @@ def test_what_is_right_counts_as_changed_and_kept(family):
     for row in scored():
         assert row["made"] == pytest.approx(1, abs=0.2)
         assert row["kept"] == pytest.approx(1, abs=0.1)
-        assert row["right"] == pytest.approx(1, abs=0.1)
+        assert row["whole"] == pytest.approx(1, abs=0.1)
     for row, chain in zip(scored(place="snow"), some, strict=True):
         right = chain.turns[0].scene.place == "snow"
-        assert row["right_move"] == pytest.approx(1 if right else 5 / 6, abs=0.01)
+        assert row["whole_move"] == pytest.approx(1 if right else 5 / 6, abs=0.01)
         assert row["kept_move"] == 1, "a thing that was never right is kept, too"
     for row, chain in zip(scored(time="day"), some, strict=True):
         assert row["made_time of day"] == float(chain.turns[5].scene.time == "day")
@@ -102,13 +102,13 @@ def test_what_is_right_counts_as_changed_and_kept(family):
 def test_a_turn_is_judged_by_the_scene_asked_for_and_by_the_picture_before():
     chain = chains(1)[0]
     asked = [turn.scene for turn in chain.turns]
-    assert editing.turn_marks(0, chain, asked) == {"right_draw": 1.0}
+    assert editing.turn_marks(0, chain, asked) == {"whole_draw": 1.0}
     assert editing.turn_marks(1, chain, asked) == {
-        "right_recolour": 1.0, "kept_recolour": 1.0, "made_recolour": 1.0
+        "whole_recolour": 1.0, "kept_recolour": 1.0, "made_recolour": 1.0
     }  # fmt: skip
     deaf = [asked[0]] * len(TURNS)  # draws the first sentence again and again
     assert editing.turn_marks(1, chain, deaf) == {
-        "right_recolour": pytest.approx(5 / 6), "kept_recolour": 1.0, "made_recolour": 0.0
+        "whole_recolour": pytest.approx(5 / 6), "kept_recolour": 1.0, "made_recolour": 0.0
     }  # fmt: skip
     assert "made_undo" not in editing.turn_marks(2, chain, deaf), "there was nothing to undo"
     moved = asked[3].change(place=next(p for p in ATTRIBUTES["place"] if p != asked[3].place))

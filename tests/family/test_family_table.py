@@ -8,6 +8,7 @@ from gill_lite.errors import GillError
 from gill_lite.evaluation import evaluate, tables
 from gill_lite.evaluation.tables import Table, choose
 from gill_lite.evaluation.tasks import SCENES, SPLITS
+from gill_lite.experiments import rejudge
 from gill_lite.family import SYSTEMS, seeing, table
 from gill_lite.files import DATA, read_json
 from gill_lite.report import claims, summary
@@ -99,3 +100,10 @@ def test_the_committed_results_follow_from_their_scores(each):
     verdicts = {c.id: claims.judge(c, frame, **again)["verdict"] for c in judged}
     assert verdicts == {row["id"]: row["verdict"] for row in told["verdicts"]} != {}
     assert len(frame) == told["counts"]["scored"] and told["counts"]["skipped"] == {}
+    made = rejudge.rejudged(rejudge.as_run(each, frame["method"].unique()), told, frame)
+    rows = {place_of(row): row["mean"] for row in told["rows"]}
+    assert rows == {place_of(row): pytest.approx(row["mean"], abs=1e-9) for row in made["rows"]}
+
+
+def place_of(row: dict) -> tuple:
+    return row["method"], row["context"], row["metric"]

@@ -118,3 +118,10 @@ def test_broken_paper_file_is_named(tmp_path):
         numbers.paper_results(tmp_path / "p.csv")
     with pytest.raises(GillError, match="gone.csv cannot be read"):
         numbers.paper_results(tmp_path / "gone.csv")
+
+
+def test_a_measure_has_one_label_and_a_label_one_measure():
+    kinds = (numbers.METRICS, numbers.RECALLS, numbers.CHANGED, numbers.FRECHET, numbers.SEEING,
+             numbers.EDITING)  # fmt: skip
+    named = {pair for kind in kinds for pair in kind.items()}
+    assert len({name for name, _ in named}) == len(named) == len({label for _, label in named})
