@@ -114,11 +114,14 @@ def figure(*lit: str):
         title = "\n".join(wrap(system.title, LETTERS))
         middle: dict[str, Any] = {"ha": "center", "va": "center"}
         axis.text(x, y - 0.15, title, fontsize=13, weight="bold", linespacing=1.0, **middle)
-        axis.text(x, y + 0.32, system.source, fontsize=12, **middle)
+        axis.text(x, y + 0.32, system.source, fontsize=11, **middle)
+    shown = {system.task for name, system in SYSTEMS.items() if not lit or
+             {name, system.task} & set(lit)}  # fmt: skip
     kinds = [Patch(facecolor=color, edgecolor="black", label=what)
-             for what, color, _ in TASKS.values()]  # fmt: skip
+             for task, (what, color, _) in TASKS.items() if task in shown]  # fmt: skip
     made.legend(handles=kinds, loc="outside lower center", ncols=len(kinds), frameon=False,
-                fontsize=13)  # fmt: skip
+                fontsize=13, title_fontsize=13,
+                title="an arrow leads to who takes up the idea")  # fmt: skip
     return made
 
 

@@ -260,6 +260,9 @@ def count_text(rows: list[dict]) -> str:
 
 
 def verdicts_frame(rows: list[dict]) -> pd.DataFrame:
-    """The verdicts as text, from `judge` or a results file."""
-    shown = [(row["statement"], str(Interval.of(row)), row["verdict"]) for row in rows]
+    """The verdicts as text, from `judge` or a results file; why there is none, where there is."""
+    shown = [
+        (row["statement"], row["statistic"] if row["verdict"] == NO_STATISTIC else
+         str(Interval.of(row)), row["verdict"]) for row in rows
+    ]  # fmt: skip
     return pd.DataFrame(shown, columns=["the paper says", "our difference", "verdict"])
