@@ -23,6 +23,7 @@ def growth(series: list[dict], path: Path) -> Path:
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
     from PIL import Image
 
     style()
@@ -30,7 +31,7 @@ def growth(series: list[dict], path: Path) -> Path:
     for one in series:
         panels[one["unit"]].append(one)
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(3.6 * len(panels), 3.4), squeeze=False, layout="constrained"
+        1, len(panels), figsize=(4.2 * len(panels), 4), squeeze=False, layout="constrained"
     )
     for axis, (unit, group) in zip(axes.flat, panels.items(), strict=True):
         for one, color, marker in zip(group, COLORS, MARKERS):
@@ -38,7 +39,9 @@ def growth(series: list[dict], path: Path) -> Path:
             label = f"{one['what']}: exponent {power:.2f}"
             axis.loglog(one["x"], one["y"], marker=marker, color=color, label=label)
         axis.set(xlabel=unit, ylim=(None, 12 * max(max(one["y"]) for one in group)))
-        axis.legend(frameon=False, loc="upper left", fontsize=9)
+        axis.legend(frameon=False, loc="upper left", fontsize=11)
+        for of_axis in (axis.xaxis, axis.yaxis):
+            of_axis.set_minor_formatter(NullFormatter())
     axes[0, 0].set_ylabel("seconds")
     drawn, smaller = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, dpi=100)

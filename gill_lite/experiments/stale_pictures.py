@@ -14,7 +14,7 @@ from gill_lite.errors import GillError
 from gill_lite.evaluation.run import RunResult
 from gill_lite.evaluation.tables import TABLES
 from gill_lite.evaluation.tasks import VIST_CONTEXTS, Context
-from gill_lite.report.intervals import Interval, two_level_interval
+from gill_lite.report.intervals import Interval, two_level_interval, within
 from gill_lite.report.scores import seed_scores
 from gill_lite.world.scene import ATTRIBUTES
 
@@ -151,8 +151,8 @@ def by_count(found: pd.DataFrame) -> list[dict]:
     rows = []
     for stale, part in told.groupby("stale"):
         rows.append({"stale": int(stale), "cases": len(part) // part["seed"].nunique(),
-                     "without": vars(over_stories(part, "without")),
-                     "pictured": vars(over_stories(part, "pictured"))})  # fmt: skip
+                     "without": vars(within(over_stories(part, "without"), 0, 1)),
+                     "pictured": vars(within(over_stories(part, "pictured"), 0, 1))})  # fmt: skip
     return rows
 
 

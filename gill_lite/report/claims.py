@@ -144,8 +144,8 @@ def verdict(interval: Interval, side: str = ">", threshold: float = 0.0) -> str:
     """The one rule, from the interval of a bound.
 
     Reproduced: the whole interval lies on the claimed side of the threshold. Same direction,
-    within noise: the mean does, the interval does not, or it stands on a single seed of some
-    joints. Otherwise not reproduced. Fewer than 30 examples are too few for any of these. Without
+    within noise: the mean does, the interval does not, or some joints have a single seed.
+    Otherwise not reproduced. Fewer than 30 examples are too few for any of these. Without
     scores: not run; where the scores allow no interval: undefined.
     """
     if side not in ("<", ">"):

@@ -22,7 +22,7 @@ MAPPERS = {
     "gill": "GILLMapper",
 }
 TOKENS = {
-    **{f"r{n}": f"r = {n} [IMG], k = 4" for n in (1, 4)},
+    **{f"r{n}": f"r = {n} [IMG], k = 4" for n in (1, 2, 4)},
     "k1": "r = 8 [IMG], k = 1",
     "gill": "r = 8 [IMG], k = 4",
 }

@@ -175,7 +175,8 @@ def joints_frame(results: dict[str, dict]) -> pd.DataFrame:
     for name, result in results.items():
         parts = _inputs(result["provenance"])
         for joint, digest in {item for part in parts for item in part.get("joints", {}).items()}:
-            used.setdefault((joint, str(digest)), []).append(name)
+            if digest:  # None: a backbone, which the manifest tells of
+                used.setdefault((joint, digest), []).append(name)
     rows = []
     for (joint, digest), names in sorted(used.items()):
         method, _, seed = joint.rpartition("-")

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from gill_lite.files import DATA, shipped
 
-SEEDS = (0, 1, 2)  # of GILL's joints where a table has many rows
-TWO = (0, 1)  # of other joints that are compared
+SEEDS = (0, 1, 2)  # of GILL's joints where a table has many rows, of others that are compared
 GILL_SEEDS = (0, 1, 2, 3, 4)  # of GILL: its own differences are small
 
 
@@ -32,15 +31,16 @@ RATE = 1e-2  # best in the search of the world's first form, results/mapper_sear
 RECIPES = {
     "gill": Recipe(seeds=GILL_SEEDS),
     "gill300": Recipe({"steps": 300}),  # a short training, for notebook 09
-    "linear": Recipe({"mapper": "linear", "learning_rate": RATE}, seeds=TWO),
-    "mlp": Recipe({"mapper": "mlp", "learning_rate": RATE}, seeds=SEEDS),  # its seeds differ most
-    "encoder": Recipe({"mapper": "encoder", "learning_rate": RATE}, seeds=TWO),
-    "fromage": Recipe({"mapper": "none", "num_img_tokens": 1}, seeds=TWO),
+    "linear": Recipe({"mapper": "linear", "learning_rate": RATE}, seeds=SEEDS),
+    "mlp": Recipe({"mapper": "mlp", "learning_rate": RATE}, seeds=SEEDS),
+    "encoder": Recipe({"mapper": "encoder", "learning_rate": RATE}, seeds=SEEDS),
+    "fromage": Recipe({"mapper": "none", "num_img_tokens": 1}, seeds=SEEDS),
     "gill_lm1": Recipe(lm="1"),
     "gill_lm2": Recipe(lm="2"),
     "lm64": Recipe(lm="64x2"),
     "lm128": Recipe(lm="128x4"),
     "r1": Recipe({"num_img_tokens": 1}),
+    "r2": Recipe({"num_img_tokens": 2}),
     "r4": Recipe({"num_img_tokens": 4}),
     "k1": Recipe({"num_visual_tokens": 1}),
 }

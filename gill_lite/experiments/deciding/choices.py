@@ -25,6 +25,7 @@ from gill_lite.report.intervals import (
     resample,
     resampled_interval,
     story_weights,
+    within,
 )
 
 PARTS = ("train", "validation", "test")
@@ -268,8 +269,8 @@ def people_interval(prompts) -> Interval:
 
 
 def quality_interval(frame: pd.DataFrame, scenes, method: str, coin=attributes) -> Interval:
-    """What the pictures that `method` chooses are worth."""
-    return quality_lead(frame, scenes, method, (), coin)
+    """What the pictures that `method` chooses are worth, a share."""
+    return within(quality_lead(frame, scenes, method, (), coin), 0, 1)
 
 
 def quality_lead(
