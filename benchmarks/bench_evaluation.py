@@ -21,7 +21,7 @@ PARTS = {
     "drawing: the denoiser of Stable Diffusion and GILL": ("drawing.py", "denoise"),
     "drawing: the denoiser of GLIDE": ("glide.py", "sample"),
     "drawing: the autoencoder": ("drawing.py", "decode"),
-    "prompts: language model, CLIP, text encoder, mapper": ("drawers.py", "conditions"),
+    "prompts: language model, CLIP, text encoder, mapper": ("drawers.py", "encode"),
     "CLIP of drawn and true pictures": ("metrics.py", "features"),
     "LPIPS": ("metrics.py", "lpips"),
     "attribute accuracy": ("metrics.py", "attributes"),

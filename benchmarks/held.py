@@ -55,7 +55,7 @@ def search(folder: Path) -> dict:
 
 def build(shards: Path, folder: Path) -> dict:
     """Make an index of all shards of embeddings."""
-    files = sorted(shards.glob(official.EMBEDDINGS))
+    files = official.embedding_files(shards, trust_pickle=True)
     width = official.read_embeddings(files[0])[1].shape[1]
     with watched(own=True) as found:
         convert.write_index(files, folder, width, {})

@@ -220,7 +220,7 @@ def judged(
     about = [claim for claim in claims.read_claims() if claim.table == table.topic]
     return {
         "rows": numbers.result_rows(
-            frame, table.topic, table.all_contexts, labels, table.labels, measured=ours
+            frame, table.topic, table.all_contexts, labels, table.labels, ours, learned
         ),
         "verdicts": [claims.judge(claim, frame, deciding, learned) for claim in about],
         "spread": spread.rows(frame, table.contexts),

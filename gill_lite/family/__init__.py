@@ -193,10 +193,20 @@ TAUGHT = (
     System(
         "taught_picture", "by CLIP's picture vector", "Sun et al. 2023", BEYOND,
         loss="distance to CLIP's vector", options={"teacher": "picture"},
-        parents=("gill", "unclip"), seeds=THREE, **MAPPED,
+        parents=("gill", "unclip"), seeds=THREE,
+        **MAPPED | {"frozen": "the language model, CLIP, unCLIP's decoder, visual tokens"},
     ),
 )  # fmt: skip
 SYSTEMS = {system.name: system for system in (*EARLIER, *SEEING, *DRAWING, *TAUGHT)}
+
+
+def has_code(name: str) -> System:
+    """The system of this name, if it has a file here. Raises GillError naming those there are."""
+    known = [name for name, system in SYSTEMS.items() if system.task != BEFORE]
+    if name not in known:
+        why = "is built in notebook 20 alone" if name in SYSTEMS else "is none of the family"
+        raise GillError(f"'{name}' {why}; known are {', '.join(known)}")
+    return SYSTEMS[name]
 
 
 def get_system(name: str) -> System:

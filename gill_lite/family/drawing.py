@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gill_lite.answering.drawing import example_seed, from_pil
 from gill_lite.answering.prompts import checked
+from gill_lite.errors import GillError
 from gill_lite.evaluation.metrics import Judge, clip_similarity, frechet_distance
 from gill_lite.evaluation.tasks import DRAWINGS
 from gill_lite.world.language import sentence, story
@@ -37,7 +38,11 @@ class Example(NamedTuple):
 
 
 def examples(split: str, count: int) -> list[Example]:
-    """The first `count` examples of one of SPLITS; a smaller number gives the same first ones."""
+    """The first `count` examples of one of SPLITS; a smaller number gives the same first ones.
+
+    Raises GillError for another split."""
+    if split not in SPLITS:
+        raise GillError(f"split '{split}' is none of {', '.join(SPLITS)}")
     if split.startswith("story"):
         return [_told(split, i) for i in range(count)]
     scenes, pictures = held_out(count, split, key="family")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gill_lite.answering.drawing import Drawing, example_seed, to_pil
+from gill_lite.family import SYSTEMS
 from gill_lite.family.drawing import judge_of
 from gill_lite.family.table import Family
 from gill_lite.world.language import change, sentence
@@ -133,6 +134,7 @@ WAYS = {
        for s in STRENGTHS},
     "oracle": Way("Stable Diffusion, prompt rewritten by an oracle", "sd", from_oracle),
 }  # fmt: skip
+LEARNED = {name for name, way in WAYS.items() if SYSTEMS[way.system].joints}  # trained with a seed
 
 
 def seeds_of(some: Sequence[Chain]) -> list[int]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gill_lite.family.painters import GillPainter
 from gill_lite.family.seer import Seer
-from gill_lite.model.checkpoint import joints_folder, load_joints
+from gill_lite.model.checkpoint import joints_folder, joints_for
 from gill_lite.model.tokens import encode_text, pad_id, pad_rows
 
 
@@ -19,8 +19,7 @@ class Joints(GillPainter, Seer):
     def __init__(self, backbones, method: str, seed: int):
         super().__init__(backbones)
         self.backbones = backbones
-        folder = joints_folder(method, seed)
-        self.gill = load_joints(folder, backbones.lm, backbones.vision)
+        self.gill = joints_for(backbones, joints_folder(method, seed))
 
     def own_state(self) -> dict[str, Tensor]:
         """The joints."""

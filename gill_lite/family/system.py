@@ -17,9 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from gill_lite.errors import GillError
-from gill_lite.family import DRAW, SEE, SYSTEMS, TEACH, get_system
-from gill_lite.files import only_one, read_json, read_rows, sha256, shipped, write_bytes, write_json
+from gill_lite.evaluation.drawers import weights_sha256
+from gill_lite.family import DRAW, SEE, TEACH, get_system, has_code
+from gill_lite.files import (
+    only_one,
+    read_json,
+    read_rows,
+    refuse_pointer,
+    sha256,
+    shipped,
+    write_bytes,
+    write_json,
+)
 from gill_lite.model.backbones import Backbones, fingerprint, load_backbones
+from gill_lite.pretraining.autoencoder import encode_all
 from gill_lite.pretraining.loop import fit
 from gill_lite.pretraining.pretrain import chosen_device, made
 from gill_lite.profiles import MINI
@@ -66,6 +77,11 @@ class Pairs:
     def captions(self, index: list[int], step: int) -> list[str]:
         """What is said of them in this step."""
         return [training_caption(i, step) for i in index]
+
+    def latents(self, vae, work_dir: Path) -> Tensor:
+        """All pictures as the denoiser has them, (N, C, h, w); encoded once by an autoencoder."""
+        path = work_dir / f"latents-{weights_sha256(vae)[:16]}.pt"
+        return encode_all(vae, self.pictures, path) * vae.config.scaling_factor
 
 
 class Member(nn.Module):
@@ -124,8 +140,11 @@ def command_of(name: str, seed: int) -> str:
 def build(
     name: str, seed: int = 0, root: Path | None = None, backbones: Backbones | None = None
 ) -> Member:
-    """A system, untrained but for what it `needs`, whose weights lie in `root`, or ship."""
-    system = SYSTEMS[name]
+    """A system, untrained but for what it `needs`, whose weights lie in `root`, or ship.
+
+    Raises GillError for a name that is none, and a system that has no code of its own here.
+    """
+    system = has_code(name)
     backbones = backbones or load_backbones(MINI)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -140,9 +159,11 @@ def train(
     """Train a system through its stages and keep it in `output_dir`; returns its folder.
 
     A run that was stopped goes on where it last saved. Raises GillError for an unknown system,
-    one that learns nothing, and one whose `needs` are not trained yet.
+    one that learns nothing, one whose `needs` are not trained yet, and an `output_dir` that holds
+    weights of another kind.
     """
     get_system(name)
+    manifest_of(Path(output_dir))
     root, work_dir, device = Path(output_dir), Path(work_dir), chosen_device(device)
     stem = f"{name}-{seed}-"
     with only_one(work_dir / stem, beside=True):
@@ -161,6 +182,7 @@ def train(
         about = made(command_of(name, seed), logs, stem) | {"seed": seed, "device": device}
         about["watched"] = watched(logs, stem)
         about["backbones"] = stands_on
+        about["needs"] = needed(name, seed, root)
         about["steps"] = {stage.name: member.steps(stage) for stage in member.stages}
         about["pairs"] = BUDGETS[member.task].batch * sum(about["steps"].values())
         return keep(member.to("cpu"), name, root, about)
@@ -210,12 +232,26 @@ def unpacked(kept: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
+def manifest_of(root: Path) -> dict:
+    """The manifest of a folder of the family, which may be new. GillError for another's."""
+    path, empty = root / MANIFEST, {"made_by": "gill-lite family", "systems": {}, "files": {}}
+    manifest: dict = read_json(path, "weights manifest") if path.exists() else empty
+    if not empty.keys() <= manifest.keys():
+        raise GillError(f"{root} holds weights of another kind ({path}); take a folder of its own")
+    return manifest
+
+
+def needed(name: str, seed: int, root: Path | None) -> dict[str, str]:
+    """The hashes of the trained weights that a system of this seed begins with, by folder."""
+    paths = [folder_of(need, seed, root) / WEIGHTS for need in has_code(name).needs]
+    return {path.parent.name: sha256(path) for path in paths}
+
+
 def _enter(root: Path, folder: Path, about: dict) -> None:
     """A line of its own in the manifest of `root`; other systems' stay as they are."""
     path = root / MANIFEST
     with only_one(path, beside=True, wait=True):
-        manifest: dict = {"made_by": "gill-lite family", "systems": {}, "files": {}}
-        manifest = read_json(path, "weights manifest") if path.exists() else manifest
+        manifest = manifest_of(root)
         manifest["systems"][folder.name] = about
         for file in (folder / WEIGHTS, folder / CONFIG):
             name = file.relative_to(root).as_posix()
@@ -228,21 +264,27 @@ def load(
 ) -> Member:
     """A trained system.
 
-    Raises GillError where its weights are missing, not its own, or were trained on other backbones.
+    Raises GillError where its weights are missing, damaged or not its own, and where they were
+    trained on other backbones, or on other weights of what it `needs`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as read
 
     backbones = backbones or load_backbones(MINI)
     member = build(name, seed, root, backbones)
-    if not SYSTEMS[name].trained_here:
+    if not has_code(name).trained_here:
         return member
     path, again = folder_of(name, seed, root) / WEIGHTS, f"`{command_of(name, seed)}`"
     if not path.is_file():
         raise GillError(f"{path} is missing; {again} makes it")
+    refuse_pointer(path)
     about = read_json(path.with_name(CONFIG), "configuration")
     if about.get("backbones") != fingerprint(backbones):
         raise GillError(f"{path} was trained on other backbones than these; {again} trains it anew")
+    if about.get("needs", {}) != (needs := needed(name, seed, root)):
+        raise GillError(f"{path} was trained on another {', '.join(needs)}; {again} trains it anew")
+    if about.get("sha256") != sha256(path):
+        raise GillError(f"{path} is not what its {CONFIG} tells of; restore it, or {again}")
     try:
         tensors = unpacked(read(path.read_bytes()))
         if tensors.keys() != member.own_state().keys():

@@ -53,7 +53,7 @@ class Family:
         return self.members[cell]
 
     def weights(self) -> dict[str, str | None]:
-        """The hash of each system's weights."""
+        """The hash of each system's weights; None: a backbone, of which the manifest tells."""
         return {
             f"{n}-{s}": provenance.sha256_of(weights_of(n, s, self.root)) for n, s in self.cells
         }
@@ -124,6 +124,7 @@ def compute(
         "run_seed": 0,
         "seeds": sorted({seed for _, seed in family.cells}),
         "weights": fingerprint(family.backbones),
+        "manifest": provenance.sha256_of(shipped("mini") / MANIFEST),
         "joints": family.weights(),
     }
     items, folder = items_of(family, examples), Path(output_dir) / table.name

@@ -1,11 +1,12 @@
 """GILL's mapper and [IMG] rows learned anew, each time from another teacher.
 
-`text` is GILL's own: the distance to what the text encoder makes of the caption, and no picture is
-looked at. `diffusion` sends the slope of the denoiser's error on the true picture through the
-frozen denoiser into the slots, as MetaQuery does (Pan et al. 2025, arXiv:2504.06256). `both` adds
-the two, as MiniGPT-5 does (Zheng et al. 2023, arXiv:2310.02239). `picture` is the distance to
-CLIP's vector of the true picture, from one slot; unCLIP's decoder draws it. All else is as
-in the shipped joints of the same seed: language model, visual tokens, the shape of the mapper.
+`text` is GILL's own, without the losses beside it: the distance to what the text encoder makes of
+the caption, and no picture is looked at. `diffusion` sends the slope of the denoiser's error on the
+true picture through the frozen denoiser into the slots, as MetaQuery does (Pan et al. 2025,
+arXiv:2504.06256). `both` adds the two, as MiniGPT-5 does (Zheng et al. 2023, arXiv:2310.02239).
+`picture` is the distance to CLIP's vector of the true picture, from one slot; unCLIP's decoder
+draws it. All else is as in the shipped joints of the same seed: language model, visual tokens, the
+shape of the mapper.
 
 Axes: B pairs, N training pictures, L slots, E their width, P width of CLIP's space; E = P.
 """
@@ -21,11 +22,10 @@ from gill_lite.family.drawing import drawn, examples, judge_of
 from gill_lite.family.painters import GillPainter
 from gill_lite.family.system import Member, Stage, load
 from gill_lite.model import tokens
-from gill_lite.model.checkpoint import joints_folder, read_joints
+from gill_lite.model.checkpoint import joints_folder, joints_for
 from gill_lite.model.gill import Gill
 from gill_lite.model.losses import diffusion_loss, generation_loss
 from gill_lite.model.vectors import of_length, picture_vectors
-from gill_lite.pretraining.autoencoder import encode_all
 from gill_lite.pretraining.denoiser import times
 from gill_lite.training.data import world_pairs
 from gill_lite.training.train import prompt_targets
@@ -54,19 +54,18 @@ class Taught(GillPainter, Member):
     # ---- training ----
 
     def begin(self, stage: Stage, work_dir) -> None:
-        """Pictures as CLIP and as the autoencoder see them, where the teacher looks at them."""
+        """Pictures as CLIP sees them, and as the autoencoder does where the denoiser teaches."""
         super().begin(stage, work_dir)
         if self.teacher == "picture":
             _ = self.decoder  # it is to be watched: tell at once where there is none
         clip, vae = self.backbones.vision, self.backbones.pipeline.vae
         self.seen = picture_vectors(clip, world_pairs(self.backbones, work_dir)[1])  # (N, P)
         if "diffusion" in self.parts:
-            latents = encode_all(vae, self.pairs.pictures, work_dir / "latents.pt")
-            self.latents = latents * vae.config.scaling_factor  # (N, C, h, w)
+            self.latents = self.pairs.latents(vae, work_dir)  # (N, C, h, w)
 
     def loss(self, step: int, generator: torch.Generator) -> Tensor:
         """The teacher's loss of the slots that the mapper makes of captions."""
-        self.gill.rescale_img_embeddings()  # as behind each step of GILL's own training
+        self.gill.rescale_img_embeddings()  # GILL's own training does so behind each step
         index = self.pairs.draw(generator)
         texts = self.pairs.captions(index, step)
         slots = self.gill.prompt_embeds(self.gill.img_pass(self.rows(texts)).hidden)  # (B, L, E)
@@ -96,7 +95,7 @@ class Taught(GillPainter, Member):
         )  # fmt: skip
 
     def watch(self) -> dict:
-        """Right attributes of pictures of held-out full captions."""
+        """Right attributes of pictures of full captions, the first ones of the table's novel."""
         self.backbones.pipeline.unet.to(self.device)
         chosen = examples("novel", WATCHED)
         found = judge_of(self).attributes(drawn(self, chosen), [e.scene for e in chosen])
@@ -114,15 +113,16 @@ class Taught(GillPainter, Member):
         if self.teacher != "picture":
             return super().draw(prompts, seeds)
         generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        return self.decoder.decode(of_length(self.slots(prompts)[:, 0]), generators)
+        slots = self.slots(prompts)[:, 0]  # (B, E)
+        return self.decoder.to(self.device).decode(of_length(slots), generators)
 
 
 def build(backbones, seed: int, root, teacher: str) -> Taught:
     """The shipped joints of `seed` with a fresh mapper and fresh [IMG] rows."""
-    kept = read_joints(joints_folder("gill", seed))
+    kept = joints_for(backbones, joints_folder("gill", seed))
     config = replace(kept.config, prompt_slots=1) if teacher == "picture" else kept.config
-    gill = Gill(backbones.lm, backbones.vision, config)
+    gill, own = Gill(backbones.lm, backbones.vision, config), kept.trainable_parameters()
     for name, value in gill.trainable_parameters().items():
         if not name.startswith(LEARNS):
-            value.data.copy_(kept.joints[name])
+            value.data.copy_(own[name])
     return Taught(backbones, gill, teacher)

@@ -3,6 +3,7 @@
 `python -m gill_lite.family.tree` writes docs/family.svg and docs/family.md anew.
 """
 
+import io
 from collections import defaultdict
 from functools import cache
 from itertools import pairwise
@@ -192,7 +193,9 @@ def page(results: Path) -> str:
         "pictures drawn of novel captions: compare within a task, and with no paper's number.\n\n"
         "All systems of a task that `gill-lite family` trains "
         f"have one budget, over all their stages. {budgets}. Who was trained elsewhere (CLIP, "
-        f"FROMAGe, GILL, GLIDE, latent diffusion) had their own.\n\n{table}\n"
+        "FROMAGe, GILL, GLIDE, latent diffusion) had their own; MiniGPT-4 stands on BLIP-2, whose "
+        "budget is not counted again. Minutes are those of the steps: what was computed once "
+        f"before them (latents, codes, BLIP's captions of the web) is not in them.\n\n{table}\n"
     )
 
 
@@ -201,10 +204,10 @@ def write(folder: Path, results: Path) -> None:
     import matplotlib
 
     settings = {"svg.hashsalt": "family", "svg.fonttype": "none"}
+    svg = io.StringIO()
     with matplotlib.rc_context(settings):
-        figure().savefig(folder / "family.svg", metadata={"Date": None})
-    svg = (folder / "family.svg").read_text(encoding="utf-8")
-    lines = (line.rstrip() for line in svg.splitlines())
+        figure().savefig(svg, format="svg", metadata={"Date": None})
+    lines = (line.rstrip() for line in svg.getvalue().splitlines())
     write_text(folder / "family.svg", "\n".join(lines) + "\n")
     write_text(folder / "family.md", page(results))
 

@@ -20,7 +20,6 @@ from gill_lite.family.drawing import joined
 from gill_lite.family.system import Member, Stage
 from gill_lite.model.losses import diffusion_loss
 from gill_lite.model.vectors import of_length, picture_vectors, read_texts
-from gill_lite.pretraining.autoencoder import encode_all
 from gill_lite.pretraining.denoiser import EMPTY, times
 from gill_lite.training.data import world_pairs
 
@@ -102,7 +101,7 @@ class Unclip(Member):
         scheduler, both = vector_noise(), [""] * len(texts) + list(texts)
         scheduler.set_timesteps(PRIOR_SAMPLING)
         shape = (1, self.prior.config.embedding_dim)
-        x = torch.cat([torch.randn(shape, generator=g) for g in generators])
+        x = torch.cat([torch.randn(shape, generator=g) for g in generators]).to(self.device)
         steps = scheduler.timesteps.tolist()
         for t, following in zip(steps, [*steps[1:], None]):
             plain, told = self.clean(torch.cat([x, x]), t, both).chunk(2)
@@ -122,8 +121,8 @@ class Unclip(Member):
         scheduler.set_timesteps(num_inference_steps or profile.num_inference_steps)
         size = self.decoder.config.sample_size
         shape = (1, self.decoder.config.in_channels, size, size)
-        x = torch.cat([torch.randn(shape, generator=g) for g in generators])
-        both = torch.cat([torch.zeros_like(vectors), vectors])
+        x = torch.cat([torch.randn(shape, generator=g) for g in generators]).to(self.device)
+        both = torch.cat([torch.zeros_like(vectors), vectors]).to(self.device)
         for t in scheduler.timesteps:
             said = self.decoder(torch.cat([x, x]), t, None, class_labels=both).sample
             plain, told = said.chunk(2)
@@ -147,7 +146,6 @@ class Unclip(Member):
     def begin(self, stage: Stage, work_dir) -> None:
         """Both learn from the vectors of all training pictures; the decoder from latents, too."""
         super().begin(stage, work_dir)
-        vae = self.backbones.pipeline.vae
         pooled = world_pairs(self.backbones, work_dir)[1]
         self.seen = picture_vectors(self.backbones.vision, pooled).to(self.device)  # (N, P)
         if stage.name == "prior":
@@ -155,8 +153,8 @@ class Unclip(Member):
                 self.seen.mean(0), self.seen.std(0)
             )  # fmt: skip
             return
-        latents = encode_all(vae, self.pairs.pictures, work_dir / "latents.pt")
-        self.latents = (latents * vae.config.scaling_factor).to(self.device)  # (N, C, h, w)
+        latents = self.pairs.latents(self.backbones.pipeline.vae, work_dir)  # (N, C, h, w)
+        self.latents = latents.to(self.device)
 
     def loss(self, step: int, generator: torch.Generator) -> Tensor:
         """Squared error of clean vectors, then of velocities in latents.

@@ -95,13 +95,15 @@ def paper_number(
     return float(row.value), None if pd.isna(row.plus_minus) else float(row.plus_minus)
 
 
-def intervals(frame: pd.DataFrame, metric: str) -> dict[tuple[str, str], Interval]:
-    """Mean and interval of each (method, context), over stories and seeds of the joints.
+def intervals(
+    frame: pd.DataFrame, metric: str, learned: Collection[str] = RECIPES
+) -> dict[tuple[str, str], Interval]:
+    """Mean and interval of each (method, context), over stories and seeds of what is `learned`.
 
     Few seeds that differ much give an interval wider than any share can be: it ends at 0 and 1.
     """
     cells = dict.fromkeys(zip(frame["method"], frame["context"], strict=True))
-    found = {cell: difference(frame, metric, [(1, *cell)]) for cell in cells}
+    found = {cell: difference(frame, metric, [(1, *cell)], learned) for cell in cells}
     return {cell: within(one, 0, 1) if metric in SHARES else one for cell, one in found.items()}
 
 
@@ -115,6 +117,7 @@ def difference(
 def result_rows(
     frame: pd.DataFrame, table: str, contexts: Iterable, metrics: dict[str, str] = MINI_METRICS,
     methods: dict[str, str] = METHODS, measured: dict[str, dict] | None = None,
+    learned: Collection[str] = RECIPES,
 ) -> list[dict]:  # fmt: skip
     """The table as JSON rows: one a (method, context, metric) where we or the paper have a number.
 
@@ -123,7 +126,7 @@ def result_rows(
     measured: metric -> (method, context) -> Interval, where a metric is no mean over examples.
     """
     paper = paper_results()
-    ours = {metric: intervals(frame, metric) for metric in metrics if metric in frame.columns}
+    ours = {m: intervals(frame, m, learned) for m in metrics if m in frame.columns}
     ours |= measured or {}
     rows = []
     for method, context, metric in itertools.product(methods, list(contexts), metrics):

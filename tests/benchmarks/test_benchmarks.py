@@ -1,10 +1,14 @@
 """The benchmark table: goals are judged and numbers written by code, as the page has them."""
 
+import pickle
+
+import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import plots, sampler_steps, table
+from benchmarks import held, plots, sampler_steps, table
 from benchmarks.record import as_long, at_most, faster
+from gill_lite.answering.index import ImageIndex
 from gill_lite.files import read_json, read_text
 from gill_lite.profiles import MINI
 from tests.helpers.places import ROOT
@@ -68,3 +72,14 @@ def test_the_page_shows_the_steps_that_were_compared():
     result = read_json(ROOT / "results" / "sampler_steps.json")
     assert sampler_steps.text(result["rows"]) in read_text(ROOT / "docs" / "benchmarks.md")
     assert result["used"] == MINI.num_inference_steps
+
+
+def test_the_process_whose_memory_is_watched_builds_an_index_of_all_shards(tmp_path):
+    for number in range(2):
+        record = {
+            "paths": [f"{number}{place}" for place in range(3)],
+            "embeddings": np.ones((3, 4)),
+        }
+        (tmp_path / f"cc3m_{number}.npy").write_bytes(pickle.dumps(record))
+    found = held.build(tmp_path, tmp_path / "index")
+    assert found["peak"] >= found["before"] > 0 and len(ImageIndex.load(tmp_path / "index")) == 6

@@ -9,7 +9,7 @@ from gill_lite.evaluation import evaluate, tables
 from gill_lite.evaluation.tables import Table, choose
 from gill_lite.evaluation.tasks import SCENES, SPLITS
 from gill_lite.experiments import rejudge
-from gill_lite.family import SYSTEMS, seeing, table
+from gill_lite.family import SYSTEMS, editing, seeing, table
 from gill_lite.files import DATA, read_json
 from gill_lite.report import claims, summary
 
@@ -17,7 +17,7 @@ TABLE = Table(
     "see", "family_see", SCENES, "Shown a picture", contexts=tuple(SPLITS.values()),
     baselines=(), learned=(), notebook="21.ipynb", topic="family_see", group="family",
 )  # fmt: skip
-EXAMPLES = 3
+EXAMPLES, RESULTS = 3, DATA.parent / "results"
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +107,17 @@ def test_the_committed_results_follow_from_their_scores(each):
 
 def place_of(row: dict) -> tuple:
     return row["method"], row["context"], row["metric"]
+
+
+@pytest.mark.parametrize("name", ["see", "draw", "edit", "teach"])
+def test_committed_rows_tell_of_how_many_trainings_they_are(name):
+    result = read_json(RESULTS / f"family_{name}.json")
+    scores = pd.read_csv(RESULTS / f"family_{name}_scores.csv", dtype={"example": str})
+    ways = editing.WAYS if name == "edit" else {}
+    titles = {name: one.title for name, one in {**SYSTEMS, **ways}.items()}
+    trained = {
+        titles[n]: scores[scores["method"] == n]["seed"].nunique() for n in result["learned"]
+    }
+    assert {row["method"]: row["seeds"] for row in result["rows"]} == {
+        row["method"]: trained.get(row["method"], 0) for row in result["rows"]
+    }

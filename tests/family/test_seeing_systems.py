@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from gill_lite.errors import GillError
-from gill_lite.family import SEE, SYSTEMS, blip, seeing, system
+from gill_lite.family import SEE, SYSTEMS, blip, drawing, seeing, system
 from gill_lite.family.instructions import KINDS, description
 from gill_lite.family.seer import Said
-from gill_lite.family.system import MANIFEST, WEIGHTS, build, load, train
-from gill_lite.files import read_json
+from gill_lite.family.system import CONFIG, MANIFEST, WEIGHTS, build, load, train
+from gill_lite.files import read_json, sha256
 from gill_lite.model.backbones import check_files, load_backbones
 from gill_lite.model.tokens import IGNORE
 from gill_lite.pretraining import loop
@@ -85,8 +85,26 @@ def test_weights_that_are_missing_or_of_another_system_are_one_sentence(limber, 
     with pytest.raises(GillError, match="gill-lite family limber --seed 1` makes it"):
         load("limber", 1, tmp_path)
     (limber / "model.safetensors").write_bytes(b"none")
-    with pytest.raises(GillError, match="does not hold a limber"):
+    with pytest.raises(GillError, match="is not what its config.json tells of"):
         load("limber", 0, tmp_path)
+    (limber / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(GillError, match="git lfs pull"):
+        load("limber", 0, tmp_path)
+
+
+def test_a_name_without_code_and_a_split_that_is_none_are_one_sentence():
+    for name, why in {"vae": "built in notebook 20 alone", "clipp": "none of the family"}.items():
+        with pytest.raises(GillError, match=f"'{name}' is {why}; known are clip"):
+            load(name)
+    with pytest.raises(GillError, match="split 'storys' is none of seen"):
+        drawing.examples("storys", 1)
+
+
+def test_a_folder_of_other_weights_is_refused_before_anything_is_trained(tiny, tmp_path):
+    (tmp_path / "manifest.json").write_text('{"made_by": "gill-lite pretrain", "files": {}}')
+    with pytest.raises(GillError, match="holds weights of another kind"):
+        trained("limber", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
 def test_weights_of_another_world_are_one_sentence(limber, backbones, tmp_path):
@@ -110,6 +128,19 @@ def test_a_child_without_its_parent_is_one_sentence_and_nothing_is_written(tiny,
     with pytest.raises(GillError, match="blip2-0/.* is missing; `gill-lite family blip2 --seed 0`"):
         trained("minigpt4", tmp_path)
     assert not (tmp_path / MANIFEST).exists() and not (tmp_path / "minigpt4-0").exists()
+
+
+def test_a_child_on_another_parent_than_it_began_with_is_one_sentence(tiny, tmp_path):
+    parent, child = (trained(name, tmp_path) for name in ("blip2", "minigpt4"))
+    about = read_json(child / CONFIG)
+    assert about["needs"] == {"blip2-0": sha256(parent / WEIGHTS)}
+    assert load("minigpt4", 0, tmp_path).own_state()
+    other = load("blip2", 0, tmp_path)
+    for value in other.own_state().values():
+        value += 1
+    system.keep(other, "blip2", tmp_path, {"seed": 0, "backbones": about["backbones"]})
+    with pytest.raises(GillError, match="on another blip2-0; `gill-lite family minigpt4 --seed 0`"):
+        load("minigpt4", 0, tmp_path)
 
 
 def test_what_is_kept_in_eight_bits_is_off_by_half_a_step_at_most():
