@@ -18,12 +18,14 @@ from gill_lite.files import write_bytes, write_text
 from gill_lite.provenance import repository_root, usable_cores
 
 MAX_CELL_LINES = 20  # without imports: a list to look things up in
+MAX_PARAGRAPH_WORDS = 100  # what is read in one breath
 MAX_NOTEBOOK_BYTES = 600_000  # figures of 150 dpi
 MAX_TOTAL_BYTES = 8_000_000
 KEPT_METADATA = ("tags", "nbgrader")
 OPENING = ("you will do", "learn", "need")
 CLOSING = ("recap", "paper versus code", "go further")
 MEASURED = re.compile(r"^- \*\*Measured:\*\*.*$", re.MULTILINE)
+BREAK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )")  # between paragraphs, points of lists
 TYPED = re.compile(r"\d\.\d|\d %")  # a result, in a discussion: a new run leaves it behind
 
 
@@ -200,6 +202,9 @@ def _problems_of_text(cells) -> list[str]:
         found.append("has no line for the measured time and memory")
     if any(TYPED.search(cell.source) for cell in cells if cell.source.startswith(DISCUSSION)):
         found.append("has typed in results; its tables have the numbers, the discussion has words")
+    for words in (len(part.split()) for source in text for part in BREAK.split(source)):
+        if words > MAX_PARAGRAPH_WORDS:
+            found.append(f"has a paragraph of {words} words, more than {MAX_PARAGRAPH_WORDS}")
     return found + [f"does not close with '{word}'" for word in CLOSING if word not in text[-1]]
 
 

@@ -204,16 +204,14 @@ def has_code(name: str) -> System:
     """The system of this name, if it has a file here. Raises GillError naming those there are."""
     known = [name for name, system in SYSTEMS.items() if system.task != BEFORE]
     if name not in known:
-        why = "is built in notebook 20 alone" if name in SYSTEMS else "is none of the family"
+        why = "is built in notebook 20 alone" if name in SYSTEMS else "is no system of the family"
         raise GillError(f"'{name}' {why}; known are {', '.join(known)}")
     return SYSTEMS[name]
 
 
 def get_system(name: str) -> System:
-    """The system one may train. Raises GillError naming those there are."""
-    if name not in SYSTEMS:
-        raise GillError(f"there is no system '{name}'; known are {', '.join(SYSTEMS)}")
-    system = SYSTEMS[name]
+    """The system one may train. Raises GillError for others."""
+    system = has_code(name)
     if system.joints:
         raise GillError(f"the joints of {system.title} are made by `gill-lite train`, and ship")
     if not system.learned:

@@ -94,6 +94,11 @@ def break_discussion(nb):
     nb.cells.insert(4, new_markdown_cell("**What came out.** GILL has 0.75 of them right."))
 
 
+def break_paragraph(nb):
+    point = "- " + "word " * (notebooks.MAX_PARAGRAPH_WORDS - 1) + "\n"  # a point of a list is one
+    nb.cells.insert(4, new_markdown_cell(2 * point + "1. one " + "more " * 99))
+
+
 def break_length(nb):
     nb.cells[3].source = "\n".join(["pass"] * 21)
 
@@ -129,6 +134,7 @@ def break_size(nb):
         (break_measured, "no line for the measured time"),
         (break_closing, "does not close"),
         (break_discussion, "typed in results"),
+        (break_paragraph, "has a paragraph of 101 words, more than 100"),
         (break_length, "21 lines"),
         (break_order, "top to bottom"),
         (break_error, "holds an error"),

@@ -13,6 +13,7 @@ from gill_lite.evaluation.run import work_items
 from gill_lite.evaluation.scorer import Scorer
 from gill_lite.evaluation.tables import REVERSED, TABLES, choose, get_table
 from gill_lite.evaluation.tasks import VISDIAL, VIST, of_files, of_world
+from gill_lite.experiments.deciding import outcome
 from gill_lite.files import DATA, read_json
 from gill_lite.report import claims, numbers
 from gill_lite.report.scores import scores_frame
@@ -292,3 +293,12 @@ def test_more_examples_than_there_are_is_one_sentence(tmp_path):
 def test_a_frame_of_scores_reads_back(tmp_path):
     rows = [{"key": "gill/captions5/0/s1", "clip_similarity": 0.5}]
     assert scores_frame(rows).iloc[0]["seed"] == 0
+
+
+@pytest.mark.parametrize("scores", sorted(RESULTS.glob("*_scores.csv")), ids=lambda path: path.stem)
+def test_no_interval_of_a_share_leaves_the_shares(scores):
+    labels = numbers.METRICS | numbers.RECALLS | numbers.CHANGED | numbers.SEEING | numbers.EDITING
+    shares = {labels[name] for name in numbers.SHARES} | {*outcome.COINS, outcome.F1}
+    rows = read_json(scores.with_name(scores.name.replace("_scores.csv", ".json")))["rows"]
+    ends = [row[end] for row in rows if row["metric"] in shares for end in ("low", "high")]
+    assert ends and all(0 <= end <= 1 for end in ends if end is not None)

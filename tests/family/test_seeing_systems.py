@@ -6,13 +6,14 @@ from itertools import count
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gill_lite.errors import GillError
 from gill_lite.family import SEE, SYSTEMS, blip, drawing, seeing, system
 from gill_lite.family.instructions import KINDS, description
 from gill_lite.family.seer import Said
 from gill_lite.family.system import CONFIG, MANIFEST, WEIGHTS, build, load, train
-from gill_lite.files import read_json, sha256
+from gill_lite.files import read_json, sha256, write_json
 from gill_lite.model.backbones import check_files, load_backbones
 from gill_lite.model.tokens import IGNORE
 from gill_lite.pretraining import loop
@@ -92,8 +93,19 @@ def test_weights_that_are_missing_or_of_another_system_are_one_sentence(limber, 
         load("limber", 0, tmp_path)
 
 
+def test_weights_of_another_kind_are_one_sentence(limber, tmp_path):
+    save_file({"other": torch.zeros(2)}, limber / WEIGHTS)
+    told = read_json(limber / CONFIG) | {"sha256": sha256(limber / WEIGHTS)}
+    write_json(limber / CONFIG, told)
+    with pytest.raises(GillError, match="does not hold a limber .it holds other tensors."):
+        load("limber", 0, tmp_path)
+
+
 def test_a_name_without_code_and_a_split_that_is_none_are_one_sentence():
-    for name, why in {"vae": "built in notebook 20 alone", "clipp": "none of the family"}.items():
+    for name, why in {
+        "vae": "built in notebook 20 alone",
+        "clipp": "no system of the family",
+    }.items():
         with pytest.raises(GillError, match=f"'{name}' is {why}; known are clip"):
             load(name)
     with pytest.raises(GillError, match="split 'storys' is none of seen"):
@@ -156,7 +168,7 @@ def test_what_is_kept_in_eight_bits_is_off_by_half_a_step_at_most():
     assert torch.allclose(back["gate"], tensors["gate"], atol=1e-3)
 
 
-@pytest.mark.parametrize("name, said", [("frog", "there is no system 'frog'"),
+@pytest.mark.parametrize("name, said", [("frog", "'frog' is no system of the family; known"),
                                         ("clip", "learns nothing here"),
                                         ("gill", "made by `gill-lite train`")])  # fmt: skip
 def test_what_cannot_be_trained_is_one_sentence(name, said, tmp_path):
