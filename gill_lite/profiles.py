@@ -113,7 +113,7 @@ MINI = PAPER.replace(
     batch_size=48,
     steps=900,
     guidance_scale=3.0,
-    num_inference_steps=5,  # within 0.01 of 25 in every score: docs/benchmarks.md
+    num_inference_steps=5,  # CLIP similarity within 0.01 of 25 steps: docs/benchmarks.md
     answer_ends=(".", "!"),  # its texts know no newline; "?" asks, and the answer follows
 )
 

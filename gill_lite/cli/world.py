@@ -10,8 +10,8 @@ STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
 def add_pretrain(subparsers) -> None:
     """The subcommand `pretrain` and its options."""
     text = (
-        "Train the mini world's backbones from scratch. Takes hours on two cores; every stage "
-        "continues after being stopped."
+        "Train the mini world's backbones from scratch. Takes hours on two cores, two stages side "
+        "by side; every stage continues after being stopped."
     )
     parser = command(subparsers, "pretrain", pretrain, text)
     text = "one stage only (default: all, in this order)"

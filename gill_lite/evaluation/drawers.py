@@ -125,7 +125,7 @@ class GillDrawer(Drawer):
 
 
 class GlideDrawer(Drawer):
-    """The text of an example through the mini world's GLIDE and its own text transformer."""
+    """The text of an example through the mini world's GLIDE."""
 
     @cached_property
     def glide(self):

@@ -55,10 +55,10 @@ def with_findings(readme: str, results: list[dict]) -> str:
 
 
 def _verdicts(results: list[dict]) -> tuple[list[dict], list[dict]]:
-    """On the claims of GILL's paper, and on those of its family's."""
+    """On the claims of GILL's paper, and on those of others."""
     rows = claims.all_verdicts(results)
-    family = [row for row in rows if row["table"].startswith(claims.FAMILY)]
-    return [row for row in rows if row not in family], family
+    others = [row for row in rows if claims.of_others(row)]
+    return [row for row in rows if row not in others], others
 
 
 def with_results(page: str, results: list[dict], novel: Sequence[dict] = ()) -> str:
@@ -128,7 +128,7 @@ def cost_text(results: list[dict]) -> str:
 
 
 def stages_text(stages: dict) -> str:
-    """What each stage of the mini world's pretraining took, of those that kept it."""
+    """What each stage of the mini world's pretraining took, if kept, and the aims it missed."""
     rows = [
         (f"`{name}`", f"{stage['steps']:,}", f"{stage['seconds'] / 3600:.1f} h",
          f"{stage['machine']['cores']}, {stage['machine']['processor']}",
@@ -137,7 +137,14 @@ def stages_text(stages: dict) -> str:
     ]  # fmt: skip
     lost = ", ".join(f"`{name}`" for name, stage in stages.items() if "seconds" not in stage)
     table = _table(("stage", "steps", "time", "cores", "commit", "course"), rows)
-    return f"{table}\n\nNot kept: the time of {lost}."
+    missed = [
+        (f"`{name}`", f"`{measure}`", f"{stage['targets'][measure]:g}", f"{reached:.3f}")
+        for name, stage in stages.items()
+        for measure, reached in stage["missed"].items()
+    ]
+    aims = _table(("stage", "measure on held-out data", "aim", "reached"), missed)
+    kept = f"\n\nNot kept: what made {lost}." if lost else ""
+    return f"{table}{kept}\n\nWhat was aimed at and missed, of all measures:\n\n{aims}"
 
 
 def reference_runs(folder: Path) -> list[dict]:

@@ -73,10 +73,18 @@ def load_joints(directory: str | Path, lm: nn.Module, vision: nn.Module) -> Gill
 def joints_for(backbones, directory: str | Path) -> Gill:
     """The Gill saved in `directory`, around `backbones`. Raises GillError as `load_joints` does.
 
-    In the mini world, where anyone makes backbones anew, it must also be these that the joints
-    were trained on: others may have the same sizes and mean nothing to them.
+    In the mini world it must also be these backbones that the joints were trained on.
     """
-    told = read_joints(directory).provenance
+    refuse_other_backbones(read_joints(directory).provenance, backbones, directory)
+    return load_joints(directory, backbones.lm, backbones.vision)
+
+
+def refuse_other_backbones(told: dict, backbones, directory) -> None:
+    """Raises GillError where joints of the mini world were trained on other backbones than these.
+
+    There anyone makes backbones anew; others may have the same sizes and mean nothing to the
+    joints. told: the provenance of the joints in `directory`.
+    """
     trained_on = told.get("settings", {}).get("backbones")
     exact = backbones.profile.name == "mini" and backbones.lm.dtype == torch.float32
     if exact and trained_on not in (None, fingerprint(backbones)):
@@ -85,7 +93,6 @@ def joints_for(backbones, directory: str | Path) -> Gill:
             "another language model) than these; make new ones with "
             f"`{told.get('command', 'gill-lite train')}`"
         )
-    return load_joints(directory, backbones.lm, backbones.vision)
 
 
 class Saved(NamedTuple):

@@ -6,7 +6,9 @@ written into the manifest, reached or not.
 """
 
 import json
+from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from gill_lite import provenance
@@ -14,10 +16,10 @@ from gill_lite.errors import GillError
 from gill_lite.files import only_one, read_json, sha256, tidy, write_json, write_text
 from gill_lite.model.backbones import arguments_by_their_old_names
 from gill_lite.pretraining.loop import curve
+from gill_lite.pretraining.stages import NEEDS, STAGES, TARGETS, side_by_side
 from gill_lite.world import telling
-from gill_lite.world.scene import ATTRIBUTES
 
-STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
+AT_ONCE = 2  # stages on a CPU; each takes over 1 GB
 JOINS = {  # what a stage brings along where it alone joins weights that are there
     "lm": ("lm",),
     "trunk": ("trunk",),
@@ -28,21 +30,6 @@ SHIPPED = {"clip": "clip", "autoencoder": "diffusion/vae"}  # where weights hold
 MEASURES = "measures.json"  # of a stage, written when it is whole
 MADE = ("steps", "course", "seed", "size", "bfloat16", "world", "device", "command", "git_commit",
         "machine", "seconds", "curve")  # fmt: skip
-TARGETS = {
-    "clip": {"share_of_oracle": 0.93} | {f"pooled_{name}": 0.98 for name in ATTRIBUTES},
-    "lm": {
-        f"{kind}_{name}": 0.97
-        for kind in ("story", "dialogue", "state_probe")
-        for name in ATTRIBUTES
-    },
-    "autoencoder": {"psnr_db": 28.0},
-    "probes": {f"drawn_{name}": 0.99 for name in ATTRIBUTES}
-    | {f"autoencoded_{name}": 0.98 for name in ATTRIBUTES},
-    "denoiser": {"seen_mean": 0.98, "novel_mean": 0.96}
-    | {f"{split}_{name}": 0.97 for split in ("seen", "novel") for name in ("shape", "color")},
-    "trunk": {},
-    "glide": {"seen_mean": 0.90, "novel_mean": 0.90},
-}
 
 
 def run(
@@ -54,8 +41,9 @@ def run(
     One of JOINS joins the weights and the manifest that `output_dir` has already. A language
     model alone makes a folder of its own, where none is there yet. device: "auto" is a GPU where
     there is one. size: of the language model. command: what was typed, for the manifest.
-    Raises GillError for an unknown stage, one whose own inputs are not trained yet, and one
-    that another run trains in `work_dir`; different stages may be trained there side by side.
+    All stages together train AT_ONCE side by side where a CPU has the cores. Raises GillError for
+    an unknown stage, one whose own inputs are not trained yet, and one that another run trains
+    in `work_dir`.
     """
     if stage is not None and stage not in STAGES:
         raise GillError(f"unknown stage '{stage}'; the stages are {', '.join(STAGES)}")
@@ -63,13 +51,13 @@ def run(
         raise GillError(f"only the language model comes in sizes, not {stage}; leave --size out")
     work_dir, output_dir = Path(work_dir), Path(output_dir)
     options = {"seed": seed, "device": chosen_device(device)}
-    for name in [stage] if stage else STAGES:
-        out = work_dir / "out" / name
-        with only_one(out, beside=True), _saving(out):
-            tidy(out, MEASURES)
-            sized = {"size": size} if name == "lm" and size else {}
-            measures = train_stage(name, work_dir, output_dir, options | sized)
-            write_json(out / MEASURES, options | sized | made(command, work_dir, name) | measures)
+    train = partial(_train_and_measure, work_dir, output_dir, options, size, command)
+    cores = provenance.usable_cores()
+    if stage or cores < AT_ONCE or options["device"] == "cuda":
+        made_ones = ((name, train(name)) for name in ([stage] if stage else STAGES))
+    else:
+        made_ones = side_by_side(STAGES, train, AT_ONCE, threads=cores // AT_ONCE)
+    for name, measures in made_ones:
         print(f"{name}: {measures}", flush=True)
     names: tuple[str, ...] = ()
     if all((work_dir / "out" / name / MEASURES).exists() for name in STAGES):
@@ -81,6 +69,17 @@ def run(
     if names:
         with only_one(output_dir, beside=True), _saving(output_dir):
             assemble(work_dir / "out", output_dir, names)
+
+
+def _train_and_measure(work_dir, output_dir, options: dict, size, command: str, name: str) -> dict:
+    """Train a stage, and keep in its folder what it reached and how it was made."""
+    out = work_dir / "out" / name
+    with only_one(out, beside=True), _saving(out):
+        tidy(out, MEASURES)
+        options = options | ({"size": size} if name == "lm" and size else {})
+        measures = train_stage(name, work_dir, output_dir, options)
+        write_json(out / MEASURES, options | made(command, work_dir, name) | measures)
+    return measures
 
 
 def chosen_device(device: str) -> str:
@@ -130,29 +129,28 @@ def train_stage(name: str, work_dir: Path, shipped: Path, options: dict) -> dict
     from gill_lite.pretraining import lm as stage_lm
     from gill_lite.pretraining import probes as stage_probes
 
-    stages: dict[str, tuple] = {
-        "clip": (stage_clip.train, ()),
-        "lm": (stage_lm.train, ()),
-        "autoencoder": (stage_autoencoder.train, ()),
-        "denoiser": (stage_denoiser.train, ("clip", "autoencoder")),
-        "trunk": (stage_probes.train_trunk, ()),
-        "probes": (stage_probes.train_probes, ()),
-        "glide": (stage_glide.train, ("clip",)),
+    stages: dict[str, Callable[..., dict]] = {
+        "clip": stage_clip.train,
+        "lm": stage_lm.train,
+        "autoencoder": stage_autoencoder.train,
+        "denoiser": stage_denoiser.train,
+        "trunk": stage_probes.train_trunk,
+        "probes": stage_probes.train_probes,
+        "glide": stage_glide.train,
     }
-    train, needs = stages[name]
-    folders = [_trained(need, work_dir, shipped, name) for need in needs]
+    folders = [_trained(need, work_dir, shipped, name) for need in NEEDS.get(name, ())]
     out = work_dir / "out" / name
     out.mkdir(parents=True, exist_ok=True)
-    return train(work_dir, *folders, out, **options)
+    return stages[name](work_dir, *folders, out, **options)
 
 
 def _trained(need: str, work_dir: Path, shipped: Path, stage: str) -> Path:
     """The folder of the model a stage needs. Raises GillError where this world has none."""
     own, there = work_dir / "out" / need, shipped / SHIPPED[need]
     if (own / MEASURES).exists():  # written last
-        world = read_json(own / MEASURES, "stage measures").get("world", telling.WORLD)
-        if world != telling.WORLD:
-            raise GillError(f"{own} is of an older world ('{world}'); take another --work-dir")
+        if read_json(own / MEASURES, "stage measures").get("world") != telling.WORLD:
+            mend = f"take another --work-dir and begin there with `gill-lite pretrain {need}`"
+            raise GillError(f"{own} is of an older world; {mend}")
         return own
     if (there / "config.json").exists():
         return there

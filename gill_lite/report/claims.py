@@ -37,7 +37,8 @@ UNDEFINED = "undefined"  # no interval can be computed
 NOT_RUN = "not run"
 NO_STATISTIC = "no statistic"  # the claims file says why; not counted
 FEWEST = 30  # examples of a verdict
-FAMILY = "family_"  # so begin the tables of claims of other papers than GILL's
+FAMILY = "family_"  # so begin the tables of the systems around GILL
+GILL = "arXiv:2305.17216"  # the paper whose claims are counted first
 NOTHING = Interval(None, None, None, 0, NOT_RUN)
 COLUMNS = ["id", "table", "statement", "source", "statistic"]
 SUM = r"[+-]?\s*\w+/\w+(?:\s*[+-]\s*\w+/\w+)*"
@@ -246,7 +247,7 @@ def count_text(rows: list[dict]) -> str:
     Claims without a statistic are not among them; they are named last. Other papers' claims, where
     their tables are among the rows, are counted apart.
     """
-    apart = [row for row in rows if row.get("table", "").startswith(FAMILY)]
+    apart = [row for row in rows if of_others(row)]
     if 0 < len(apart) < len(rows):
         own = [row for row in rows if row not in apart]
         return f"{count_text(own)} Of other papers: {count_text(apart)}"
@@ -254,9 +255,14 @@ def count_text(rows: list[dict]) -> str:
     order = (WITHIN_NOISE, NOT_REPRODUCED, TOO_FEW, UNDEFINED, NOT_RUN)
     others = [f"{counts[name]} {name}" for name in order if counts[name]]
     judged = len(rows) - counts[NO_STATISTIC]
-    if counts[NO_STATISTIC]:
-        others.append(f"{counts[NO_STATISTIC]} more have no statistic here")
+    if without := counts[NO_STATISTIC]:
+        others.append(f"{without} more {'has' if without == 1 else 'have'} no statistic here")
     return "; ".join([f"{counts[REPRODUCED]} of {judged} claims reproduced", *others]) + "."
+
+
+def of_others(row: dict) -> bool:
+    """Whether the claim of a row from `all_verdicts` is another paper's than GILL's."""
+    return row.get("table", "").startswith(FAMILY) and GILL not in row.get("source", "")
 
 
 def verdicts_frame(rows: list[dict]) -> pd.DataFrame:

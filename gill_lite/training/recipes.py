@@ -27,7 +27,7 @@ class Recipe:
         return shipped(f"lms/{self.lm}/lm") if self.lm else None
 
 
-RATE = 1e-2  # best in the search of the world's first form, results/mapper_search.json
+RATE = 1e-2  # what they prefer: results/mapper_search.json
 RECIPES = {
     "gill": Recipe(seeds=GILL_SEEDS),
     "gill300": Recipe({"steps": 300}),  # a short training, for notebook 09

@@ -23,7 +23,13 @@ from gill_lite.errors import GillError
 from gill_lite.files import only_one, sha256
 from gill_lite.model import tokens
 from gill_lite.model.backbones import fingerprint
-from gill_lite.model.checkpoint import WEIGHTS, put_joints, read_joints, save_joints
+from gill_lite.model.checkpoint import (
+    WEIGHTS,
+    put_joints,
+    read_joints,
+    refuse_other_backbones,
+    save_joints,
+)
 from gill_lite.model.gill import Batch, Gill, build_gill
 from gill_lite.training import processes
 from gill_lite.training.data import Examples, Loading, Order
@@ -186,6 +192,7 @@ def _begin(profile, backbones, mapper: str, seed: int, joints) -> tuple[Gill, di
     if joints is None:
         return gill, {}
     saved, weights = read_joints(joints), Path(joints) / WEIGHTS
+    refuse_other_backbones(saved.provenance, backbones, joints)
     put_joints(gill, saved.joints, weights)
     return gill, {"joints_sha256": sha256(weights), "earlier": saved.provenance}
 

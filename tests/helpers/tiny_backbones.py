@@ -134,6 +134,7 @@ def backbones(seed: int = 0):
         words, vision = tokenizer(96), clip()
         processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16)
         return SimpleNamespace(
+            profile=profile(),
             tokenizer=words,
             lm=language_model(len(words)),
             vision=vision,

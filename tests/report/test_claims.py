@@ -129,7 +129,19 @@ def test_without_a_statistic_there_is_a_reason_and_no_count():
     assert told["verdict"] == cl.NO_STATISTIC and "nothing here" in told["statistic"]
     other = cl.judge(claim(ABOVE), scores(0.1, 0.05))
     assert cl.count_text([told, other]) == (
-        "1 of 1 claims reproduced; 1 more have no statistic here."
+        "1 of 1 claims reproduced; 1 more has no statistic here."
+    )
+
+
+def test_claims_of_other_papers_are_counted_apart():
+    """By their source: a claim of GILL's paper may be judged in a table of the family."""
+    other = {"table": "family_see", "source": "Li et al.", "verdict": cl.NOT_REPRODUCED}
+    own = [
+        {"table": table, "source": f"Koh et al. ({cl.GILL})", "verdict": cl.REPRODUCED}
+        for table in ("table1", "family_see")
+    ]
+    assert cl.count_text([other, *own]) == (
+        "2 of 2 claims reproduced. Of other papers: 0 of 1 claims reproduced; 1 not reproduced."
     )
 
 

@@ -467,6 +467,13 @@ def test_training_goes_on_from_given_joints_and_keeps_their_history(
     assert "--num-img-tokens 4 does not fit the joints in" in capsys.readouterr().err
 
 
+def test_training_does_not_go_on_from_joints_of_other_backbones(run, tmp_path):
+    told = {"command": "gill-lite train --seed 3", "settings": {"backbones": "0" * 16}}
+    checkpoint.save_joints(run("first", steps=1), tmp_path / "first", told)
+    with pytest.raises(GillError, match="first were trained on other .*`gill-lite train --seed 3`"):
+        run("second", steps=1, joints=tmp_path / "first")
+
+
 def test_joints_without_a_mapper_only_retrieve(backbones, features, tmp_path):
     profile = tiny_backbones.profile(num_img_tokens=1)
     options = {"steps": 2, "mapper": "none", "image_features": features, "log_every": 1}
