@@ -23,7 +23,7 @@ MAPPERS = {
 }
 TOKENS = {
     **{f"r{n}": f"r = {n} [IMG], k = 4" for n in (1, 2, 4)},
-    "k1": "r = 8 [IMG], k = 1",
+    **{f"k{n}": f"r = 8 [IMG], k = {n}" for n in (1, 2)},
     "gill": "r = 8 [IMG], k = 4",
 }
 RUNGS = {

@@ -43,6 +43,7 @@ RECIPES = {
     "r2": Recipe({"num_img_tokens": 2}),
     "r4": Recipe({"num_img_tokens": 4}),
     "k1": Recipe({"num_visual_tokens": 1}),
+    "k2": Recipe({"num_visual_tokens": 2}),
 }
 
 
