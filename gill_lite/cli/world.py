@@ -4,7 +4,7 @@ from gill_lite.cli.options import add_output, add_seed, add_stages, command, nat
 
 SPLITS = ("seen", "novel", "any")
 SIZES = ("64x2", "128x4", "256x6")
-STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
+STAGES = ("clip", "autoencoder", "denoiser", "lm", "glide", "trunk", "probes")
 
 
 def add_pretrain(subparsers) -> None:
@@ -14,7 +14,7 @@ def add_pretrain(subparsers) -> None:
         "by side; every stage continues after being stopped."
     )
     parser = command(subparsers, "pretrain", pretrain, text)
-    text = "one stage only (default: all, in this order)"
+    text = "one stage only (default: all)"
     parser.add_argument("stage", nargs="?", choices=STAGES, default=None, help=text)
     add_seed(parser)
     add_output(parser, "where the weights go", "runs/pretrain/mini")

@@ -18,14 +18,14 @@ import torch
 from gill_lite.errors import GillError
 from gill_lite.evaluation.evaluate import prepare
 from gill_lite.evaluation.tables import TABLES
-from gill_lite.files import write_json
+from gill_lite.files import read_rows, write_json
 from gill_lite.model.losses import generation_loss
 from gill_lite.model.mappers import MAPPERS
 from gill_lite.profiles import MINI
 from gill_lite.report.scores import scores_frame
 from gill_lite.training.data import Examples, world_pairs
 from gill_lite.training.recipes import RECIPES
-from gill_lite.training.train import make_batch, train
+from gill_lite.training.train import LOG, make_batch, train
 from gill_lite.world.pictures import NUM_IMAGES, training_caption
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -99,9 +99,12 @@ def shipped_rate(mapper: str) -> float:
 
 
 def in_full(backbones, work_dir, mapper: str, rate: float, seeds=FULL_SEEDS) -> list[Full]:
-    """The whole training at `rate` beside the shipped joints, by seed. Goes on where killed."""
-    root = Path(work_dir) / f"full-{mapper}-{rate:g}"
-    profile, (pairs, features) = MINI.replace(learning_rate=rate), world_pairs(backbones, work_dir)
+    """Shipped joints of the mapper, and trainings in full at `rate` with all else alike, by seed.
+
+    Goes on where it was killed.
+    """
+    root, profile = Path(work_dir) / f"full-{mapper}-{rate:g}", MINI.replace(learning_rate=rate)
+    pairs, features = world_pairs(backbones, work_dir)
     for seed in seeds:
         folder = root / f"{mapper}-{seed}"
         train(profile, backbones, pairs, folder, seed, mapper=mapper, image_features=features)
@@ -109,12 +112,15 @@ def in_full(backbones, work_dir, mapper: str, rate: float, seeds=FULL_SEEDS) -> 
     return shipped + reached(backbones, mapper, rate, seeds, root)
 
 
-def reached(backbones, mapper: str, rate: float, seeds: Sequence[int], root=None) -> list[Full]:
+def reached(
+    backbones, mapper: str, rate: float, seeds: Sequence[int], root: Path | None = None
+) -> list[Full]:
     """What the mapper's joints in `root` reach; None: the shipped ones. rate: theirs."""
     stories, _ = TABLES["mappers"].parts
-    options = {"methods": [mapper], "joints_root": root, "cache_dir": False}
     with TemporaryDirectory() as folder:
-        evaluation = prepare(stories, folder, seeds=seeds, **options)
+        evaluation = prepare(
+            stories, folder, seeds=seeds, methods=[mapper], joints_root=root, cache_dir=False
+        )
         frame = scores_frame(evaluation.run(progress=True).rows)
     scores = frame.groupby("seed")["clip_similarity"].mean().round(4)
     made = []
@@ -123,6 +129,14 @@ def reached(backbones, mapper: str, rate: float, seeds: Sequence[int], root=None
         loss = round(held_out_loss(gill, backbones), 4)
         made.append(Full(mapper, rate, MINI.steps, seed, loss, scores[seed].item()))
     return made
+
+
+def seconds_of(work_dir) -> float:
+    """What all trainings there took, by their logs: they may have been cut off and gone on."""
+    logs = [
+        path for kind in ("search-*", "full-*/*") for path in Path(work_dir).glob(f"{kind}/{LOG}")
+    ]
+    return sum(read_rows(path, "training log", "seconds")[-1]["seconds"] for path in logs)
 
 
 def main(work_dir: str = "runs/train") -> None:
@@ -141,6 +155,7 @@ def main(work_dir: str = "runs/train") -> None:
         "trials": [asdict(trial) for trial in trials],
         "best": best,
         "full": [asdict(one) for one in full],
+        "training_seconds": round(seconds_of(work_dir)),
         "provenance": collect(started, "mini", "python -m gill_lite.experiments.mapper_search"),
     }
     write_json(repository_root() / "results" / "mapper_search.json", result)

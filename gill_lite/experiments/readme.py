@@ -122,7 +122,7 @@ def cost_text(results: list[dict]) -> str:
         f"{one['hardware']['processor']}, {one['hardware']['cores']} cores" for one in about
     }
     return (
-        f"The paper's tables together, each picture drawn once: {minutes:.0f} minutes and at most "
+        f"The paper's tables, in the runs that made them: {minutes:.0f} minutes and at most "
         f"{memory:,.0f} MB a table ({' and '.join(sorted(machines))})."
     )
 
@@ -142,9 +142,13 @@ def stages_text(stages: dict) -> str:
         for name, stage in stages.items()
         for measure, reached in stage["missed"].items()
     ]
-    aims = _table(("stage", "measure on held-out data", "aim", "reached"), missed)
-    kept = f"\n\nNot kept: what made {lost}." if lost else ""
-    return f"{table}{kept}\n\nWhat was aimed at and missed, of all measures:\n\n{aims}"
+    parts = [table]
+    if lost:
+        parts.append(f"When, where and from which commit {lost} were made was not kept.")
+    if missed:
+        aims = _table(("stage", "measure on held-out data", "aim", "reached"), missed)
+        parts += ["Of all aims these were missed:", aims]
+    return "\n\n".join(parts)
 
 
 def reference_runs(folder: Path) -> list[dict]:

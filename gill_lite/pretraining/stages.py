@@ -1,19 +1,22 @@
 """The stages of the pretraining: what each needs and is to reach, and several side by side."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
+from gill_lite.errors import GillError
 from gill_lite.world.scene import ATTRIBUTES
 
 Made = TypeVar("Made")
-STAGES = ("clip", "lm", "autoencoder", "denoiser", "trunk", "probes", "glide")
+STAGES = ("clip", "autoencoder", "denoiser", "lm", "glide", "trunk", "probes")  # longest way first
 NEEDS = {"denoiser": ("clip", "autoencoder"), "glide": ("clip",)}  # the others stand alone
 TARGETS = {  # on held-out data, at least
     "clip": {"share_of_oracle": 0.93} | {f"pooled_{name}": 0.98 for name in ATTRIBUTES},
@@ -38,39 +41,75 @@ def side_by_side(
     """(name, train(name)) of every stage, as they end: `workers` at a time, a process each.
 
     They begin in order, but for those that wait for what they need. threads: of torch in each.
-    What one raises is raised when those beside it have ended; no other begins after it.
+    Where one fails, those beside it go on to their end, no other begins, and GillError is raised.
+    Where this is left otherwise (Ctrl-C), the processes are ended first.
     """
-    waiting, failed = list(names), None
-    under_way: dict[Future, str] = {}
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), _begin, (threads,), max_tasks_per_child=1
-    ) as pool:
+    waiting, failures = list(names), []
+    under_way: dict[Any, tuple[str, BaseProcess]] = {}  # by what their results come through
+    try:
         while True:
             for name in list(waiting):
-                missing = {*waiting, *under_way.values()} & set(NEEDS.get(name, ()))
-                if not missing and not failed and len(under_way) < workers:
+                to_come = {*waiting, *(other for other, _ in under_way.values())}
+                free = len(under_way) < workers and not failures
+                if free and not to_come & set(NEEDS.get(name, ())):
                     waiting.remove(name)
-                    under_way[pool.submit(train, name)] = name
+                    result, process = _begun(train, name, threads)
+                    under_way[result] = name, process
             if not under_way:
                 break
-            ended = next(iter(wait(under_way, return_when=FIRST_COMPLETED).done))
-            name = under_way.pop(ended)
-            error = ended.exception()
+            ended: Any = wait(list(under_way))[0]
+            name, process = under_way.pop(ended)
+            made, error = _received(ended, process)
             if error is None:
-                yield name, ended.result()
-            elif failed or under_way:
-                print(f"stage {name}: {error}", file=sys.stderr, flush=True)
-            failed = failed or error
-    if failed:
-        raise failed
+                yield name, made
+            else:
+                failures.append(f"stage {name}: {error}")
+                if under_way:
+                    print(failures[-1], file=sys.stderr, flush=True)
+    finally:
+        for _, process in under_way.values():
+            process.terminate()
+            process.join()
+    if failures:
+        raise GillError(failures[0])
 
 
-def _begin(threads: int) -> None:
-    """In a stage's process: its threads, and that it ends where the one that began it is killed."""
+def _begun(train, name: str, threads: int):
+    """A connection that `train(name)` will come through, and the process that makes it."""
+    context = get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds; bars share a line of the terminal
+    process = context.Process(target=_stage, args=(there, train, name, threads))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the process; we end it ourselves
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    there.close()
+    return here, process
+
+
+def _stage(result: Connection, train, name: str, threads: int) -> None:
+    """In a process of its own: send (train(name), None) or (None, what went wrong)."""
     torch.set_num_threads(threads)
     Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
+    try:
+        result.send((train(name), None))
+    except (GillError, OSError) as error:
+        result.send((None, str(error)))
+
+
+def _received(result: Connection, process) -> tuple:
+    """What `_stage` sent; of a process that died, how."""
+    try:
+        return result.recv()
+    except EOFError:
+        process.join()
+        how = f"its process ended with {process.exitcode} (-9 may be want of memory)"
+        return None, f"{how}; the same command goes on where it stopped"
 
 
 def _end_with(parent) -> None:
+    """End this process as soon as the one that began it is gone, killed say."""
     parent.join()
     os._exit(1)

@@ -226,7 +226,7 @@ def judged_anew(claim: Claim, row: dict) -> dict:
 def all_verdicts(results: Iterable[dict], claims: Iterable[Claim] | None = None) -> list[dict]:
     """A row for every claim there is, judged from the content of results files.
 
-    A claim that no file has is not run; of other papers' claims those count whose table is there.
+    A claim that no file has is not run; claims of other papers are left out without their table.
     Keys: table, and those of `claim_row`.
     """
     results = list(results)
@@ -234,7 +234,8 @@ def all_verdicts(results: Iterable[dict], claims: Iterable[Claim] | None = None)
     there = {result.get("topic") for result in results}
     rows = []
     for claim in read_claims() if claims is None else claims:
-        if claim.table.startswith(FAMILY) and claim.table not in there:
+        about = {"table": claim.table, "source": claim.source}
+        if of_others(about) and claim.table not in there:
             continue
         row = found.get(claim.id, {"statistic": NOT_RUN})
         rows.append({"table": claim.table, **judged_anew(claim, row)})
@@ -244,8 +245,8 @@ def all_verdicts(results: Iterable[dict], claims: Iterable[Claim] | None = None)
 def count_text(rows: list[dict]) -> str:
     """ "8 of 21 claims reproduced; 2 same direction, within noise; 11 not reproduced."
 
-    Claims without a statistic are not among them; they are named last. Other papers' claims, where
-    their tables are among the rows, are counted apart.
+    Claims without a statistic are not among them; they are named last. Claims of other papers,
+    where there are any among the rows, are counted apart.
     """
     apart = [row for row in rows if of_others(row)]
     if 0 < len(apart) < len(rows):

@@ -1,9 +1,8 @@
 """A mini GLIDE: pixels diffused under a text transformer (Nichol et al., 2022).
 
-The transformer, which begins as a copy of CLIP's, has tokens that feed the cross-attention; its
-last token, the end of the text, is added to the time embedding. 4x4 pixels go through the UNet as
-one position of 48 channels, which loses nothing, so one model draws 64x64 and no upsampler is
-needed.
+The transformer begins as a copy of CLIP's. Its tokens feed the cross-attention; the last, the end
+of the text, is added to the time embedding. 4x4 pixels go through the UNet as one position of 48
+channels, which loses nothing, so one model draws 64x64 and no upsampler is needed.
 """
 
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import shutil
 from functools import partial
 
@@ -113,6 +114,35 @@ def test_the_denoiser_brings_its_clip_and_keeps_the_autoencoder(tiny, tmp_path):
     tower = torch.load(work / "clip.pt", weights_only=True)["module"]
     words = own.text_encoder.get_input_embeddings().weight
     assert torch.equal(tower["0.text_model.embeddings.token_embedding.weight"], words)
+
+
+@pytest.mark.parametrize(
+    ("cores", "device", "beside"), [(1, "cpu", False), (5, "cpu", True), (5, "cuda", False)]
+)
+def test_all_stages_train_side_by_side_on_a_cpu_with_cores(
+    monkeypatch, tmp_path, capsys, cores, device, beside
+):
+    begun, assembled = [], []
+
+    def side_by_side(names, train, workers, threads):
+        begun.append((workers, threads))
+        again = pickle.loads(pickle.dumps(train))  # it has to reach another process
+        assert (again.func, again.args) == (train.func, train.args)
+        return ((name, train(name)) for name in names)
+
+    monkeypatch.setattr(pretrain, "side_by_side", side_by_side)
+    monkeypatch.setattr(pretrain, "chosen_device", lambda asked: device)
+    monkeypatch.setattr(pretrain.provenance, "usable_cores", lambda: cores)
+    monkeypatch.setattr(pretrain, "train_stage", lambda name, *of: {"reached": name})
+    monkeypatch.setattr(pretrain, "assemble", lambda *of: assembled.append(of[-1]))
+    pretrain.run(None, tmp_path / "mini", tmp_path / "work", size="64x2")
+    assert begun == ([(2, 2)] if beside else [])
+    assert assembled == [pretrain.STAGES]
+    said = capsys.readouterr().out
+    assert [line.split(":")[0] for line in said.splitlines()] == list(pretrain.STAGES)
+    for name in pretrain.STAGES:
+        kept = read_json(tmp_path / "work" / "out" / name / pretrain.MEASURES, "measures")
+        assert kept["reached"] == name and ("size" in kept) == (name == "lm")
 
 
 def test_a_stage_without_what_it_needs_is_one_sentence(tmp_path):

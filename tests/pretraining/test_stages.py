@@ -1,6 +1,9 @@
 """Stages side by side: none begins without what it needs, and what fails is told."""
 
+import errno
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -12,24 +15,32 @@ import pytest
 import torch
 
 from gill_lite.errors import GillError
-from gill_lite.pretraining.stages import NEEDS, STAGES, side_by_side
+from gill_lite.files import CannotWrite
+from gill_lite.pretraining.stages import NEEDS, side_by_side
 from tests.helpers.places import ROOT
 
 
 def timed(seconds: dict, name: str) -> tuple[float, float, int]:
-    """When it began and ended, and with how many threads; fails where `seconds` has no number."""
+    """When it began and ended, and with how many threads; where `seconds` has none, it fails."""
     began = time.time()
-    if seconds.get(name, 0) is None:
-        raise GillError(f"{name} found no room")
-    time.sleep(seconds.get(name, 0.1))
+    match seconds.get(name, 0.1):
+        case "full":
+            raise CannotWrite(Path("out") / name, OSError(errno.ENOSPC, "No space left on device"))
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case long:
+            time.sleep(long)
     return began, time.time(), torch.get_num_threads()
 
 
 def noted(folder: Path, name: str) -> None:
     """A stage that takes long; its process's number is in a file of the stage's name."""
-    (folder / "new").write_text(str(os.getpid()))
-    (folder / "new").rename(folder / name)
-    time.sleep(600)
+    (folder / f"new {name}").write_text(str(os.getpid()))
+    (folder / f"new {name}").rename(folder / name)
+    if name == "lm":  # it ends when the other has begun
+        assert waited_for((folder / "clip").exists)
+    else:
+        time.sleep(600)
 
 
 def waited_for(condition, seconds: float = 120) -> bool:
@@ -49,19 +60,36 @@ def test_two_stages_at_a_time_each_after_what_it_needs():
     assert made["lm"][0] < made["clip"][1], "nothing ran beside the first"
 
 
-def test_a_stage_that_fails_is_told_at_once_and_lets_the_one_beside_it_end(capfd):
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("full", "stage lm: cannot write out/lm .No space left on device."),
+        ("killed", "stage lm: its process ended with -9 .*the same command goes on"),
+    ],
+)
+def test_a_stage_that_fails_is_told_at_once_and_lets_the_one_beside_it_end(capfd, how, told):
     made = {}
-    with pytest.raises(GillError, match="lm found no room"):
-        for name, times in side_by_side(STAGES, partial(timed, {"clip": 8.0, "lm": None}), 2):
+    with pytest.raises(GillError, match=told):
+        for name, times in side_by_side(
+            ("clip", "lm", "trunk"), partial(timed, {"clip": 8, "lm": how}), 2
+        ):
             made[name] = times
-    assert set(made) == {"clip"}  # it ended, and none began after it
-    assert "stage lm: lm found no room" in capfd.readouterr().err
+    assert set(made) == {"clip"}  # it ended, and none began after the failure
+    assert re.search(told, capfd.readouterr().err)
 
 
 def test_a_stage_that_fails_alone_is_told_once(capfd):
-    with pytest.raises(GillError, match="trunk found no room"):
-        list(side_by_side(("trunk", "glide"), partial(timed, {"trunk": None}), 1))
+    with pytest.raises(GillError, match="stage trunk: cannot write"):
+        list(side_by_side(("trunk", "glide"), partial(timed, {"trunk": "full"}), 1))
     assert not capfd.readouterr().err
+
+
+def test_where_the_run_is_left_its_stages_end(tmp_path):
+    running = side_by_side(("clip", "lm"), partial(noted, tmp_path), 2)
+    assert next(running)[0] == "lm"
+    process = psutil.Process(int((tmp_path / "clip").read_text()))
+    running.close()
+    assert not process.is_running()
 
 
 def test_a_stage_ends_where_the_run_is_killed(tmp_path):
