@@ -92,6 +92,7 @@ def _begun(train, name: str, threads: int):
 def _stage(result: Connection, train, name: str, threads: int) -> None:
     """In a process of its own: send (train(name), None) or (None, what went wrong)."""
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, lambda *about: sys.exit(1))  # what it holds is given back
     Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
     try:
         result.send((train(name), None))

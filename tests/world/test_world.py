@@ -142,6 +142,8 @@ def test_unknown_stage_is_one_sentence(stage, tmp_path):
     from gill_lite.errors import GillError
     from gill_lite.pretraining import pretrain
 
-    with pytest.raises(GillError, match=f"unknown stage '{stage}'; the stages are clip, lm"):
+    with pytest.raises(
+        GillError, match=f"unknown stage '{stage}'; the stages are clip, autoencoder"
+    ):
         pretrain.run(stage, tmp_path / "out", tmp_path / "work")
     assert not list(tmp_path.iterdir())
