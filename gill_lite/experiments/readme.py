@@ -68,10 +68,10 @@ def with_results(page: str, results: list[dict], novel: Sequence[dict] = ()) -> 
     """
     parts = [
         part
-        for rows in _verdicts(results)
+        for whose, rows in zip(("", "Of other papers: "), _verdicts(results), strict=True)
         if rows
         for part in (
-            f"**{claims.count_text(rows)}**",
+            f"**{whose}{claims.count_text(rows)}**",
             claims.verdicts_frame(rows).to_markdown(index=False),
         )
     ]
@@ -122,7 +122,8 @@ def cost_text(results: list[dict]) -> str:
         f"{one['hardware']['processor']}, {one['hardware']['cores']} cores" for one in about
     }
     return (
-        f"The paper's tables, in the runs that made them: {minutes:.0f} minutes and at most "
+        f"The paper's tables took {minutes:.0f} minutes in the runs that made them (one that is "
+        "made again alone adds its own; one run of all takes less), and at most "
         f"{memory:,.0f} MB a table ({' and '.join(sorted(machines))})."
     )
 
